@@ -1,0 +1,3 @@
+from vi_ops.cli.main import main
+
+main()

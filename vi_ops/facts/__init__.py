@@ -1,0 +1,1 @@
+"""What is: frozen dataclasses, each with the pure parser of the answer it comes from."""

@@ -1,0 +1,1 @@
+"""A guest as a QEMU process: everything below the API. Knows nothing of HTTP, users or tasks."""

@@ -1,0 +1,1 @@
+"""Words and JSON for plans and outcomes; knows nothing of hosts."""

@@ -1,0 +1,1 @@
+"""What should be: frozen pydantic models read from the Ansible inventory."""
