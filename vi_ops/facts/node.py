@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class StorageFacts:
-    """One storage of the node. Sizes in bytes; `content` are Proxmox's words: images, import, iso, backup, ..."""
+    """One storage. Sizes in bytes; `content` are the words of Proxmox: images, import, iso, backup."""
 
     name: str
     type: str

@@ -1,4 +1,4 @@
-"""Property strings, Proxmox's `key=value,key=value`. Compared as maps, never as text: the node reorders them."""
+"""Property strings, `key=value,key=value`. Compared as maps, never as text: the node reorders them."""
 
 from __future__ import annotations
 

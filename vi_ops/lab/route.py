@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Refusal(Exception):
-    """An answer that is not 200. `reason` is the status line and the body's message; `errors` by parameter."""
+    """An answer that is not 200: `reason` goes to status line and message, `errors` is by parameter."""
 
     def __init__(
         self, status: int, reason: str, errors: dict[str, str] | None = None, *, body: bool = True

@@ -1,4 +1,4 @@
-"""Steps as values: a plan can be printed, compared, saved and read back; carrying it out happens elsewhere."""
+"""Steps as values: a plan can be printed, compared, saved and read back. Carrying it out is elsewhere."""
 
 from __future__ import annotations
 
