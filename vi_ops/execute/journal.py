@@ -1,0 +1,148 @@
+"""What was begun and what was finished, in SQLite: lets a run see what a killed one left behind.
+
+The node is the truth; the journal only says where to look. It never holds parameters, so never a secret.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_SCHEMA = """
+create table if not exists run (
+    id integer primary key,
+    command text not null,
+    subject text not null,
+    owner text not null,
+    started real not null,
+    finished real,
+    outcome text
+);
+create table if not exists step (
+    id integer primary key,
+    run integer not null references run (id),
+    key text not null,
+    started real not null,
+    finished real,
+    outcome text,
+    upid text
+);
+create index if not exists run_subject on run (subject, id);
+create index if not exists step_run on step (run, id);
+"""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. Times are seconds since the epoch; `outcome` is None while it runs, or when it was killed."""
+
+    id: int
+    command: str
+    subject: str
+    owner: str
+    started: float
+    finished: float | None
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a run. `upid` is the task that it began on the node, if it began one."""
+
+    id: int
+    run: int
+    key: str
+    started: float
+    finished: float | None
+    outcome: str | None
+    upid: str | None
+
+
+class Journal:
+    """The journal of one site. Each thread opens its own; SQLite (WAL) keeps them apart."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float] = time.time) -> None:
+        self._db = connection
+        self._clock = clock
+
+    def begin_run(self, command: str, subject: str) -> int:
+        """Write down that a run begins; gives its id."""
+        owner = f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()}"
+        return self._insert(
+            "insert into run (command, subject, owner, started) values (?, ?, ?, ?)",
+            (command, subject, owner, self._clock()),
+        )
+
+    def end_run(self, run: int, outcome: str) -> None:
+        """Write down how a run ended: `ok`, `interrupted`, or the code of its error."""
+        self._db.execute(
+            "update run set finished = ?, outcome = ? where id = ?", (self._clock(), outcome, run)
+        )
+
+    def begin_step(self, run: int, key: str) -> int:
+        """Write down that a step begins, before anything is sent; gives its id."""
+        return self._insert(
+            "insert into step (run, key, started) values (?, ?, ?)", (run, key, self._clock())
+        )
+
+    def note_upid(self, step: int, upid: str) -> None:
+        """Keep the task's name the moment the node has given it."""
+        self._db.execute("update step set upid = ? where id = ?", (upid, step))
+
+    def end_step(self, step: int, outcome: str) -> None:
+        """Write down how a step ended: `ok`, `interrupted`, or the code of its error."""
+        self._db.execute(
+            "update step set finished = ?, outcome = ? where id = ?", (self._clock(), outcome, step)
+        )
+
+    def last_run(self, subject: str, before: int | None = None) -> RunRecord | None:
+        """The newest run on `subject`; with `before`, the newest one older than that run."""
+        row = self._db.execute(
+            "select id, command, subject, owner, started, finished, outcome from run"
+            " where subject = ? and id < ? order by id desc limit 1",
+            (subject, before if before is not None else 2**62),
+        ).fetchone()
+        return RunRecord(*row) if row else None
+
+    def steps(self, run: int) -> tuple[StepRecord, ...]:
+        """The steps of a run in the order in which they were begun."""
+        rows = self._db.execute(
+            "select id, run, key, started, finished, outcome, upid from step where run = ? order by id",
+            (run,),
+        )
+        return tuple(StepRecord(*row) for row in rows)
+
+    def left_open(self, subject: str, before: int) -> StepRecord | None:
+        """The step that the run before `before` had begun and not ended: it was killed in it."""
+        last = self.last_run(subject, before)
+        if last is None:
+            return None
+        open_steps = [step for step in self.steps(last.id) if step.finished is None]
+        return open_steps[-1] if open_steps else None
+
+    def _insert(self, statement: str, values: tuple[object, ...]) -> int:
+        row = self._db.execute(statement, values).lastrowid
+        assert row is not None  # noqa: S101  an insert always has one
+        return row
+
+
+@contextmanager
+def open_journal(path: Path, clock: Callable[[], float] = time.time) -> Iterator[Journal]:
+    """Open the journal at `path`, made if need be (0600). Every write is committed at once."""
+    if not path.exists():
+        path.touch(mode=0o600)
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None)
+    try:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = normal")
+        connection.executescript(_SCHEMA)
+        yield Journal(connection, clock)
+    finally:
+        connection.close()
