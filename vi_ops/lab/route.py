@@ -52,13 +52,51 @@ class User:
 
 @dataclass(frozen=True)
 class Request:
-    """One API request after authentication and schema check. `path` holds the path variables as text."""
+    """One API request after authentication, permission and schema check.
+
+    `path` holds the path variables as text. A value in `params` is a `str`, or a `list[str]` where the key
+    was repeated (the node itself works on text too): JSON numbers arrive as `"16"`, booleans as `"0"` or `"1"`.
+    """
 
     method: str
     template: str
     path: dict[str, str]
     params: dict[str, Any] = field(default_factory=dict)
     user: User = field(default=User("root@pam"))
+
+    @property
+    def vmid(self) -> int:
+        return int(self.path["vmid"])
+
+    def text(self, name: str, default: str = "") -> str:
+        """The parameter as one string; repeated keys are joined with commas, as for a `-list` format."""
+        value = self.params.get(name, default)
+        return ",".join(value) if isinstance(value, list) else str(value)
+
+    def number(self, name: str, default: int = 0) -> int:
+        """The parameter as an integer; 400 with Proxmox's text when it is none."""
+        text = self.text(name, str(default))
+        try:
+            return int(text)
+        except ValueError:
+            raise parameter_error(**{name: f"type check ('integer') failed - got '{text}'"}) from None
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """The parameter as a boolean: exactly `0` or `1` (words are refused by the schema check)."""
+        return self.text(name, "1" if default else "0").lower() in ("1", "on", "yes", "true")
+
+    def items(self, name: str) -> list[str]:
+        """An array parameter: the repeated values, or the single one wrapped; empty when absent."""
+        value = self.params.get(name, [])
+        return list(value) if isinstance(value, list) else [str(value)]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A list of which only a part is shown: `total` stands beside `data` in the answer."""
+
+    data: list[Any]
+    total: int
 
 
 Handler = Callable[[Request, "Node"], Awaitable[Any]]

@@ -1,0 +1,1 @@
+"""Handlers of the lab API, one file for each part of the tree."""
