@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+Param = str | int | bool | tuple[str, ...]
+
 
 class Effect(StrEnum):
     """When a step takes effect in the guest."""
@@ -24,8 +26,13 @@ class PveCall:
 
     method: str
     path: str
-    params: Mapping[str, str | int | bool | tuple[str, ...]] = field(default_factory=dict)
+    params: Mapping[str, Param] = field(default_factory=dict)
     secret: frozenset[str] = frozenset()
+
+    @property
+    def shown_params(self) -> dict[str, Param]:
+        """The parameters with every secret masked."""
+        return {key: "***" if key in self.secret else value for key, value in self.params.items()}
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,28 @@ Action = PveCall | Playbook | WaitUntil
 
 
 @dataclass(frozen=True)
+class Change:
+    """One config key of a VM that a step changes, in words; `before` and `after` are None when absent."""
+
+    key: str
+    before: str | None
+    after: str | None
+    effect: Effect = Effect.NOW
+
+
+@dataclass(frozen=True)
 class Step:
-    """One thing to do. `key` is stable between runs (the journal knows a step by it)."""
+    """One thing to do. `key` is stable between runs (the journal knows a step by it).
+
+    `title` names the step by its result; `changes` lists what an update of a config changes.
+    """
 
     key: str
     do: Action
     because: str
     effect: Effect = Effect.NOW
+    title: str = ""
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +94,7 @@ class Plan:
     """Ordered steps for one subject, and one sentence for each thing that is already right.
 
     `waiting` says what is written but takes effect at the next power cycle; `later` what the spec asks for
-    and this plan does not do.
+    and this plan does not do; `losses` what is gone for good when the plan has been carried out.
     """
 
     subject: str
@@ -81,7 +103,13 @@ class Plan:
     waiting: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    losses: tuple[str, ...] = ()
 
     @property
     def is_blocked(self) -> bool:
         return any(finding.blocks for finding in self.findings)
+
+    @property
+    def changes(self) -> tuple[Step, ...]:
+        """The steps that write: everything but waiting."""
+        return tuple(step for step in self.steps if not isinstance(step.do, WaitUntil))
