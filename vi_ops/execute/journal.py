@@ -10,7 +10,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ create table if not exists step (
     id integer primary key,
     run integer not null references run (id),
     key text not null,
-    started real not null,
+    started real,
     finished real,
     outcome text,
     upid text
@@ -54,12 +54,12 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of a run. `upid` is the task that it began on the node, if it began one."""
+    """One step of a run: planned, begun, finished. `upid` is the task that it began on the node."""
 
     id: int
     run: int
     key: str
-    started: float
+    started: float | None
     finished: float | None
     outcome: str | None
     upid: str | None
@@ -86,11 +86,13 @@ class Journal:
             "update run set finished = ?, outcome = ? where id = ?", (self._clock(), outcome, run)
         )
 
-    def begin_step(self, run: int, key: str) -> int:
-        """Write down that a step begins, before anything is sent; gives its id."""
-        return self._insert(
-            "insert into step (run, key, started) values (?, ?, ?)", (run, key, self._clock())
-        )
+    def plan_steps(self, run: int, keys: Sequence[str]) -> tuple[int, ...]:
+        """Write down what a run is about to do, before anything is sent; gives one id for each step."""
+        return tuple(self._insert("insert into step (run, key) values (?, ?)", (run, key)) for key in keys)
+
+    def begin_step(self, step: int) -> None:
+        """Write down that a step begins."""
+        self._db.execute("update step set started = ? where id = ?", (self._clock(), step))
 
     def note_upid(self, step: int, upid: str) -> None:
         """Keep the task's name the moment the node has given it."""
@@ -112,20 +114,25 @@ class Journal:
         return RunRecord(*row) if row else None
 
     def steps(self, run: int) -> tuple[StepRecord, ...]:
-        """The steps of a run in the order in which they were begun."""
+        """The steps of a run in the order of its plan."""
         rows = self._db.execute(
             "select id, run, key, started, finished, outcome, upid from step where run = ? order by id",
             (run,),
         )
         return tuple(StepRecord(*row) for row in rows)
 
-    def left_open(self, subject: str, before: int) -> StepRecord | None:
-        """The step that the run before `before` had begun and not ended: it was killed in it."""
-        last = self.last_run(subject, before)
-        if last is None:
-            return None
-        open_steps = [step for step in self.steps(last.id) if step.finished is None]
-        return open_steps[-1] if open_steps else None
+    def left(self, subject: str, before: int | None = None) -> tuple[StepRecord, ...]:
+        """The steps that the newest run with a plan did not finish well, in order; empty when all is done.
+
+        A run that found nothing to plan, or was killed before it could, leaves no steps and is passed over.
+        """
+        row = self._db.execute(
+            "select max(step.run) from step join run on run.id = step.run where subject = ? and run < ?",
+            (subject, before if before is not None else 2**62),
+        ).fetchone()
+        if row[0] is None:
+            return ()
+        return tuple(step for step in self.steps(row[0]) if step.outcome != "ok")
 
     def _insert(self, statement: str, values: tuple[object, ...]) -> int:
         row = self._db.execute(statement, values).lastrowid
