@@ -1,1 +1,332 @@
-"""A guest as a QEMU process: everything below the API. Knows nothing of HTTP, users or tasks."""
+"""A guest as a QEMU process: everything below the API. Knows nothing of HTTP, users or tasks.
+
+Nothing is remembered here about a guest: what runs is read from its pid file each time, so guests outlive the
+process that started them and the next one finds them again. All failures are GuestError with Proxmox's words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from vi_ops.lab import accelerator, cloudinit, console, volume
+from vi_ops.lab import agent as guest_agent
+from vi_ops.lab.guest_error import AgentRefused, GuestError
+from vi_ops.lab.node import Node
+from vi_ops.lab.program import Log, silent
+from vi_ops.lab.qemu_command import Config, GuestFiles, Host, Surroundings, qemu_command
+from vi_ops.lab.qmp import Monitor, monitor
+
+__all__ = ["AgentRefused", "GuestError", "agent", "is_running", "shutdown", "start", "status", "stop"]
+
+# Source of the three: qemu-server, PVE/QemuServer.pm (vm_stop) and PVE/QemuServer/Agent.pm.
+_PING_S: Final = 3.0
+_TERM_S: Final = 10.0
+_START_S: Final = 30.0
+_LAST_PORT: Final = 65535
+_starting: set[Path] = set()
+_cpu_seen: dict[tuple[int, float], tuple[float, float, float]] = {}
+
+
+async def start(node: Node, vmid: int, config: Config, log: Log, timeout_s: float = _START_S) -> None:
+    """Start the guest with these options: cloud-init drive first, then QEMU, which lives on by itself.
+
+    QEMU's own words go to the log. Returns when the machine is made, before its firmware has run.
+    """
+    files = _files(node, vmid)
+    if files.pid in _starting or await is_running(node, vmid):
+        raise GuestError(f"VM {vmid} already running")
+    _starting.add(files.pid)
+    try:
+        await cloudinit.build_iso(node, vmid, config, log)
+        await _prepare(files, config, log)
+        host = Host(await accelerator.has_kvm(node.home), node.host.cpus, volume.FIRMWARE)
+        argv = qemu_command(vmid, config, files, host, _surroundings(node, vmid, log))
+        await _launch(argv, log, timeout_s)
+    finally:
+        _starting.discard(files.pid)
+
+
+async def stop(node: Node, vmid: int, timeout_s: float = 60.0, log: Log = silent) -> None:
+    """Pull the plug: QMP `quit`, then TERM, then KILL. A guest that is stopped is fine."""
+    process = _process(node, vmid)
+    if process is None:
+        return
+    with contextlib.suppress(GuestError):
+        async with monitor(vmid, _files(node, vmid).qmp, min(timeout_s, 5.0)) as qemu:
+            await qemu.ask("quit")
+    if not await _is_gone(process, timeout_s):
+        await _kill(process, log)
+
+
+async def shutdown(
+    node: Node,
+    vmid: int,
+    timeout_s: float,
+    force: bool = False,
+    log: Log = silent,
+    agent: bool = False,
+) -> None:
+    """Ask the guest to power off, by its agent where `agent` is set and it answers, else by ACPI, and wait.
+
+    After `timeout_s` seconds the guest is killed with `force`, else this fails.
+    """
+    process = _process(node, vmid)
+    if process is None:
+        return
+    files = _files(node, vmid)
+    async with monitor(vmid, files.qmp) as qemu:
+        is_paused = (await qemu.ask("query-status"))["status"] == "paused"
+    if is_paused and not force:
+        raise GuestError("VM is paused - cannot shutdown")
+    deadline = time.monotonic() + timeout_s
+    if not is_paused:
+        await _ask_to_power_off(node, vmid, log, agent)
+        if await _is_gone(process, deadline - time.monotonic()):
+            return
+    if not force:
+        raise GuestError("VM quit/powerdown failed - got timeout")
+    await _kill(process, log)
+
+
+async def reset(node: Node, vmid: int) -> None:
+    """The reset button: same process, same memory size, from the firmware on."""
+    await _ask_running(node, vmid, "system_reset")
+
+
+async def suspend(node: Node, vmid: int) -> None:
+    """Stop the processors; memory stays."""
+    await _ask_running(node, vmid, "stop")
+
+
+async def resume(node: Node, vmid: int) -> None:
+    """Let a paused or sleeping guest go on."""
+    async with _running(node, vmid) as qemu:
+        is_asleep = (await qemu.ask("query-status"))["status"] == "suspended"
+        await qemu.ask("system_wakeup" if is_asleep else "cont")
+
+
+async def is_running(node: Node, vmid: int) -> bool:
+    """Whether the guest's QEMU process is there, whatever the guest does in it."""
+    return _process(node, vmid) is not None
+
+
+async def status(node: Node, vmid: int) -> dict[str, Any]:
+    """What can be seen of the guest from outside, in the keys and units of Proxmox's `status/current`.
+
+    `cpu` is the share of one processor used since the last call (divide by `cpus`), 0 at first;
+    `mem` is the process's resident memory in bytes. What QEMU does not tell in time is left out.
+    """
+    process = _process(node, vmid)
+    if process is None:
+        return {"status": "stopped", "qmpstatus": "stopped"}
+    seen: dict[str, Any] = {"status": "running", "qmpstatus": "running"}
+    with contextlib.suppress(psutil.Error):
+        seen |= _seen_from_outside(process)
+    with contextlib.suppress(GuestError):
+        async with monitor(vmid, _files(node, vmid).qmp, 3.0) as qemu:
+            seen |= await _seen_by_qemu(qemu)
+    return seen
+
+
+async def agent(
+    node: Node, vmid: int, command: str, arguments: Mapping[str, object] | None = None, timeout_s: float = 5.0
+) -> Any:
+    """Run a command of the guest agent (`guest-ping`) and give what it returns.
+
+    Raises AgentRefused with the agent's error; GuestError when the guest is off or nobody answers in time.
+    """
+    if _process(node, vmid) is None:
+        raise GuestError(f"VM {vmid} is not running")
+    if node.faults.take("agent-silent", vmid):
+        await asyncio.sleep(timeout_s)
+        raise GuestError(f"VM {vmid} qga command '{command}' failed - got timeout")
+    answers = not command.startswith(("guest-shutdown", "guest-suspend"))
+    return await guest_agent.ask(
+        vmid, _files(node, vmid).agent, command, arguments, timeout_s, answers=answers
+    )
+
+
+async def resize_disk(node: Node, vmid: int, drive: str, volid: str, size_bytes: int) -> None:
+    """Grow a drive, also under a running guest, which sees the new size at once."""
+    if size_bytes < await volume.size(node, volid):
+        raise GuestError("shrinking disks is not supported")
+    if _process(node, vmid) is None:
+        await volume.resize(node, volid, size_bytes)
+    else:
+        await _ask_running(node, vmid, "block_resize", device=f"drive-{drive}", size=size_bytes)
+
+
+async def change_medium(node: Node, vmid: int, drive: str, path: Path, volume_format: str) -> None:
+    """Put another file into a CD-ROM drive of a running guest: the cloud-init drive after it was rebuilt."""
+    await _ask_running(
+        node,
+        vmid,
+        "blockdev-change-medium",
+        id=drive,
+        filename=str(path),
+        format=volume_format,
+        force=True,
+        read_only_mode="read-only",
+    )
+
+
+def _files(node: Node, vmid: int) -> GuestFiles:
+    sockets = console.socket_dir(node.run_dir)
+    return GuestFiles(
+        pid=node.run_dir / f"{vmid}.pid",
+        qmp=sockets / f"{vmid}.qmp",
+        agent=sockets / f"{vmid}.qga",
+        serial=console.socket_path(node.run_dir, vmid),
+        console_log=console.log_path(node.log_dir, vmid),
+        qemu_log=node.log_dir / "guests" / f"{vmid}.qemu",
+        temporary_vars=node.run_dir / f"{vmid}.vars",
+    )
+
+
+def _process(node: Node, vmid: int) -> psutil.Process | None:
+    """The guest's QEMU, None when it is gone.
+
+    A pid may have gone to another program since it was written down: the process counts only when its own
+    command line names this pid file. From then on psutil compares start times before every signal.
+    """
+    pid_file = _files(node, vmid).pid
+    try:
+        process = psutil.Process(int(pid_file.read_text()))
+        return process if str(pid_file) in process.cmdline() else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+async def _prepare(files: GuestFiles, config: Config, log: Log) -> None:
+    files.pid.parent.chmod(0o700)
+    files.qemu_log.parent.mkdir(parents=True, exist_ok=True)
+    for stale in (files.pid, files.qmp, files.agent, files.serial, files.console_log):
+        stale.unlink(missing_ok=True)
+    files.console_log.touch(mode=0o600)
+    if config.get("bios") == "ovmf" and "efidisk0" not in config:
+        log("WARN: no efidisk configured! Using temporary efivars disk.")
+        shutil.copyfile(volume.FIRMWARE / "OVMF_VARS_4M.fd", files.temporary_vars)
+
+
+def _surroundings(node: Node, vmid: int, log: Log) -> Surroundings:
+    boots = node.faults.take("no-boot", vmid) is None
+    port = node.ssh_port_base + vmid
+    if port > _LAST_PORT:
+        log(f"no port is left for SSH to VM {vmid}: {node.ssh_port_base} + {vmid} is above {_LAST_PORT}")
+    return Surroundings(
+        locate=lambda volid: volume.path(node, volid),
+        bridges={name: str(bridge["cidr"]) for name, bridge in node.bridges.items() if "cidr" in bridge},
+        ssh_port=port if port <= _LAST_PORT else None,
+        boots=boots,
+    )
+
+
+async def _launch(argv: tuple[str, ...], log: Log, timeout_s: float) -> None:
+    if shutil.which(argv[0]) is None:
+        raise GuestError(f"start failed: command '{argv[0]}' not found: install the package qemu-system-x86")
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C in the lab's terminal is not for its guests
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, complaint = await process.communicate()
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        if isinstance(error, TimeoutError):
+            raise GuestError(f"start failed: command '{argv[0]} ...' failed: got timeout") from error
+        raise
+    for line in complaint.decode(errors="replace").splitlines():
+        log(line)
+    if process.returncode:
+        raise GuestError(f"start failed: QEMU exited with code {process.returncode}")
+
+
+@contextlib.asynccontextmanager
+async def _running(node: Node, vmid: int, timeout_s: float = 5.0) -> AsyncIterator[Monitor]:
+    if _process(node, vmid) is None:
+        raise GuestError(f"VM {vmid} not running")
+    async with monitor(vmid, _files(node, vmid).qmp, timeout_s) as qemu:
+        yield qemu
+
+
+async def _ask_running(node: Node, vmid: int, command: str, **arguments: object) -> None:
+    async with _running(node, vmid) as qemu:
+        await qemu.ask(command, **arguments)
+
+
+async def _ask_to_power_off(node: Node, vmid: int, log: Log, use_agent: bool) -> None:
+    if use_agent:
+        try:
+            await agent(node, vmid, "guest-ping", timeout_s=_PING_S)
+            await agent(node, vmid, "guest-shutdown", timeout_s=_PING_S)
+            return
+        except GuestError as error:
+            log(f"QEMU Guest Agent is not running - {error}")
+    await _ask_running(node, vmid, "system_powerdown")
+
+
+async def _is_gone(process: psutil.Process, timeout_s: float) -> bool:
+    """Wait until the process has ended; a zombie has, where no parent collects it."""
+    deadline = time.monotonic() + timeout_s
+    while _is_alive(process):
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _kill(process: psutil.Process, log: Log) -> None:
+    for name, send in (("SIGTERM", process.terminate), ("SIGKILL", process.kill)):
+        log(f"VM still running - terminating now with {name}")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            send()
+        if await _is_gone(process, _TERM_S):
+            return
+    raise GuestError(f"process {process.pid} does not end, not even by SIGKILL")
+
+
+def _seen_from_outside(process: psutil.Process) -> dict[str, Any]:
+    with process.oneshot():
+        times, memory, began = process.cpu_times(), process.memory_info(), process.create_time()
+    now, used = time.monotonic(), times.user + times.system
+    key = (process.pid, began)
+    then, used_then, share = _cpu_seen.get(key, (now, used, 0.0))
+    if now - then >= 1.0:  # a shorter span is mostly rounding: /proc counts in 10 ms
+        share = (used - used_then) / (now - then)
+        then, used_then = now, used
+    _cpu_seen[key] = (then, used_then, share)
+    return {"pid": process.pid, "uptime": int(time.time() - began), "cpu": share, "mem": memory.rss}
+
+
+async def _seen_by_qemu(qemu: Monitor) -> dict[str, Any]:
+    blocks = [entry["stats"] for entry in await qemu.ask("query-blockstats")]
+    version = (await qemu.ask("query-version"))["qemu"]
+    machine = str(await qemu.ask("qom-get", path="/machine", property="type"))
+    return {
+        "qmpstatus": (await qemu.ask("query-status"))["status"],
+        "diskread": sum(int(stats["rd_bytes"]) for stats in blocks),
+        "diskwrite": sum(int(stats["wr_bytes"]) for stats in blocks),
+        "running-machine": machine.removesuffix("-machine"),
+        "running-qemu": f"{version['major']}.{version['minor']}.{version['micro']}",
+    }
