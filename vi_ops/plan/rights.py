@@ -1,0 +1,115 @@
+"""Which privileges a plan's steps need, and which of them are missing: told before step one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from vi_ops.facts.node import NodeFacts
+from vi_ops.plan.diff import parse_net
+from vi_ops.plan.step import Finding, Param, PveCall, Step, WaitUntil
+from vi_ops.specs.vm import VmSpec
+
+# Privilege of each config key, by its name without digits. Source: qemu-server, src/PVE/API2/Qemu.pm,
+# check_vm_modify_config_perm.
+_KEYS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("cores", "cpu", "sockets"), "VM.Config.CPU"),
+    **dict.fromkeys(("memory", "balloon"), "VM.Config.Memory"),
+    **dict.fromkeys(("machine", "scsihw", "serial", "vga"), "VM.Config.HWType"),
+    **dict.fromkeys(
+        ("agent", "bios", "description", "name", "onboot", "ostype", "protection", "tags"),
+        "VM.Config.Options",
+    ),
+    **dict.fromkeys(
+        (
+            "cicustom",
+            "cipassword",
+            "ciupgrade",
+            "ciuser",
+            "ipconfig",
+            "nameserver",
+            "searchdomain",
+            "sshkeys",
+        ),
+        "VM.Config.Cloudinit",
+    ),
+    "boot": "VM.Config.Disk",
+    "net": "VM.Config.Network",
+}
+_DRIVES: Final = ("efidisk", "ide", "scsi")
+Needs = dict[str, set[str]]
+
+
+def missing_rights(steps: Iterable[Step], spec: VmSpec, node: NodeFacts) -> tuple[Finding, ...]:
+    """One finding for each path on which the login lacks privileges that the steps need."""
+    findings: list[Finding] = []
+    for path, needed in sorted(needed_rights(steps, spec, node.major).items()):
+        missing = needed - privileges_at(node.permissions, path)
+        if missing:
+            findings.append(
+                Finding(
+                    "rights-missing",
+                    f"the login at {node.name} lacks {', '.join(sorted(missing))} on {path}",
+                    hint=f"`vi-ops node roles {spec.node}` prints the least role and how root grants it",
+                )
+            )
+    return tuple(findings)
+
+
+def privileges_at(permissions: Mapping[str, frozenset[str]], path: str) -> frozenset[str]:
+    """What holds at a path: the entry of the path itself, or of the nearest one above that has any.
+
+    Source: pve-access-control, src/PVE/AccessControl.pm, roles: a nearer entry replaces, it does not add.
+    """
+    while path not in permissions and path != "/":
+        path = path.rpartition("/")[0] or "/"
+    return permissions.get(path, frozenset())
+
+
+def needed_rights(steps: Iterable[Step], spec: VmSpec, major: int) -> Needs:
+    """Path to privileges. Release 8 and 9 differ in the agent's and in what creation asks for."""
+    needs: Needs = {}
+    vm = needs.setdefault(f"/vms/{spec.vmid}", set())
+    for step in steps:
+        if isinstance(step.do, WaitUntil):
+            vm |= {"VM.Audit", "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"}
+        elif isinstance(step.do, PveCall):
+            _add_call(needs, vm, step.do, spec)
+    return {path: privileges for path, privileges in needs.items() if privileges}
+
+
+def _add_call(needs: Needs, vm: set[str], call: PveCall, spec: VmSpec) -> None:
+    if call.path.endswith("/qemu"):
+        vm.add("VM.Allocate")
+        _add_config(needs, vm, call.params, is_creation=True)
+    elif call.path.endswith("/config"):
+        _add_config(needs, vm, call.params, is_creation=False)
+    elif call.path.endswith("/resize"):
+        vm.add("VM.Config.Disk")
+        needs.setdefault(f"/storage/{spec.disk.storage}", set()).add("Datastore.AllocateSpace")
+    elif "/status/" in call.path:
+        vm.add("VM.PowerMgmt")
+    elif call.method == "DELETE":
+        vm.add("VM.Allocate")
+
+
+def _add_config(needs: Needs, vm: set[str], params: Mapping[str, Param], *, is_creation: bool) -> None:
+    deleted = str(params.get("delete", "")).split(",")
+    for key in (*params, *deleted):
+        name, value = key.rstrip("0123456789"), str(params.get(key, ""))
+        if name in _DRIVES:
+            storage, _, volume = value.partition(":")
+            if volume != "cloudinit":
+                needs.setdefault(f"/storage/{storage}", set()).add("Datastore.AllocateSpace")
+            if not is_creation:
+                vm |= (
+                    {"VM.Config.Cloudinit", "VM.Config.CDROM"}
+                    if volume == "cloudinit"
+                    else {"VM.Config.Disk"}
+                )
+        elif name in _KEYS:
+            vm.add(_KEYS[name])
+        if name == "net" and value:
+            net = parse_net(value)
+            bridge = "/".join(filter(None, (net.get("bridge"), net.get("tag"))))
+            needs.setdefault(f"/sdn/zones/localnetwork/{bridge}", set()).add("SDN.Use")
