@@ -1,0 +1,98 @@
+"""One guest as we meet it: its place in the API, its agent, its console, and the host key it is known by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from vi_ops.errors import StepFailed
+from vi_ops.execute.host_key import KEY_FILES, HostKey, parse_public_key, pin, pinned
+from vi_ops.execute.pve import Pve
+from vi_ops.execute.state import SiteState
+from vi_ops.specs.vm import VmSpec
+
+_CONSOLE_BYTES = 64 * 1024
+
+
+class Console(Protocol):
+    """Where a guest's serial console can be read while it boots."""
+
+    def text(self) -> str:
+        """What it said lately, control sequences included."""
+
+
+@dataclass(frozen=True)
+class ConsoleLog:
+    """A console that somebody writes to a file."""
+
+    path: Path
+
+    def text(self) -> str:
+        """The last 64 KiB; nothing while there is no file."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _CONSOLE_BYTES))
+                return file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+@dataclass
+class Guest:
+    """One guest as the stages look at it, and what they have seen so far."""
+
+    spec: VmSpec
+    pve: Pve
+    state: SiteState
+    console: Console | None = None
+    tell: Callable[[str], None] = lambda line: None
+    interfaces: list[dict[str, Any]] | None = None
+    mac: str | None = None
+    vouched: tuple[HostKey, ...] = ()
+    login_refusals: int = 0
+    apt_busy: tuple[str, ...] | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Where the node's API has this VM."""
+        return f"/nodes/{self.pve.node_name}/qemu/{self.spec.vmid}"
+
+    def ask_agent(self, command: str, **params: str) -> Any:
+        """A reading agent call; at most two at a time go to one node."""
+        with self.pve.agent_slots:
+            answer = self.pve.get(f"{self.path}/agent/{command}", params)
+        result = answer.get("result", answer) if isinstance(answer, dict) else answer
+        # An agent that does not know a command answers 200 with an error inside.
+        if isinstance(result, dict) and isinstance(result.get("error"), dict):
+            words = result["error"].get("desc", result["error"])
+            raise StepFailed("pve-agent-error", f"{self.spec.host}: agent {command}: {words}")
+        return result
+
+
+def vouch(guest: Guest) -> tuple[HostKey, ...]:
+    """The guest's host key as its agent reads it, over the authenticated API; pinned before it is given.
+
+    Raises the agent's error when none of sshd's usual files is there.
+    """
+    key = _first_key(guest)
+    ssh = guest.spec.ssh
+    old = pinned(guest.state.known_hosts, ssh.host, ssh.port)
+    pin(guest.state.known_hosts, ssh.host, ssh.port, [key])
+    guest.vouched = (key,)
+    change = "" if key in old else " in place of the one pinned before" if old else ""
+    if key not in old:
+        guest.tell(f"host key {key.fingerprint} pinned{change}: the agent vouches for it")
+    return guest.vouched
+
+
+def _first_key(guest: Guest) -> HostKey:
+    for file in KEY_FILES[:-1]:
+        try:
+            return parse_public_key(guest.ask_agent("file-read", file=file)["content"])
+        except StepFailed as error:
+            if error.code != "pve-agent-error":
+                raise
+    return parse_public_key(guest.ask_agent("file-read", file=KEY_FILES[-1])["content"])
