@@ -1,0 +1,177 @@
+"""What a node's refusal means: its own words, a stable code, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from vi_ops.errors import LockHeld, Refused, StepFailed, Unreachable, ViOpsError
+from vi_ops.facts.access import parse_denied
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a text of the node means: a code, the kind of failure, and a remedy."""
+
+    code: str
+    kind: type[ViOpsError]
+    hint: str | None = None
+
+
+_ROOT: Final = Meaning(
+    "pve-root-only",
+    Refused,
+    "only root@pam with a password may set this, no token may: use a resource mapping for a device,"
+    " or let root set it once with `qm set` on the node",
+)
+_LOCKED: Final = Meaning(
+    "pve-locked",
+    LockHeld,
+    "wait for the task that holds it; root removes a lock that was left behind: `qm unlock VMID`",
+)
+_GONE: Final = Meaning("pve-not-found", StepFailed)
+_AGENT: Final = Meaning(
+    "pve-agent-silent",
+    StepFailed,
+    "the guest is still booting, or lacks a running qemu-guest-agent; `vi-ops console` shows what it does",
+)
+
+# The node's texts, from qemu-server, pve-storage, pve-guest-common and pve-common as of releases 8.4 and 9.2.
+_MEANINGS: Final = tuple(
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (r"only root(@pam)? can |Only root (can|may) ", _ROOT),
+        (r"VM is locked|can't lock file .* got timeout|CT is locked", _LOCKED),
+        (
+            r"checksum mismatch \(file change|detected modified configuration",
+            Meaning("pve-changed", StepFailed, "somebody else changed it in between: run the command again"),
+        ),
+        (
+            r"unable to (create|restore) VM \d+ .*already exists|VM \d+ already exists|CT \d+ already exists",
+            Meaning(
+                "pve-exists", Refused, "choose another vmid, or look at what has it: vi-ops node status NODE"
+            ),
+        ),
+        (
+            r"protection mode enabled|cannot remove protected",
+            Meaning("pve-protected", Refused, "take the protection off first, on purpose: protection: false"),
+        ),
+        (
+            r"cluster not ready - no quorum",
+            Meaning(
+                "pve-no-quorum",
+                StepFailed,
+                "bring the other nodes back, or `pvecm expected 1` on a lone node",
+            ),
+        ),
+        (
+            r"hostname lookup '.*' failed",
+            Meaning(
+                "pve-node-unknown", Refused, "node.name must be the node's name in Proxmox: `hostname` there"
+            ),
+        ),
+        (
+            r"No QEMU guest agent configured",
+            Meaning(
+                "pve-agent-off",
+                StepFailed,
+                "set agent: 1 and power-cycle the VM: its port is not hot-plugged",
+            ),
+        ),
+        (r"QEMU guest agent is not running|qga command '.*' failed - got timeout", _AGENT),
+        (r"Agent error: ", Meaning("pve-agent-error", StepFailed)),
+        (r"VM \d+ (is )?not running", Meaning("pve-not-running", StepFailed, "start it first")),
+        (
+            r"does not support '(import|iso|images|vztmpl|snippets|backup)' content",
+            Meaning(
+                "pve-storage-content", Refused, "root allows it once: `pvesm set STORAGE --content …,import`"
+            ),
+        ),
+        (
+            r"No space left on device|not enough space|out of space|insufficient free space",
+            Meaning("pve-storage-full", StepFailed, "free space on the storage, or choose another one"),
+        ),
+        (
+            r"(PCI|USB) (device )?mapping not found|(PCI device|USB) [Mm]apping invalid",
+            Meaning(
+                "pve-mapping",
+                Refused,
+                "the mapping does not fit the hardware: compare it under Resource Mappings",
+            ),
+        ),
+        (
+            r"already in use by VMID|is currently reserved for use by VMID",
+            Meaning("pve-device-busy", Refused, "another VM has the device: stop that one first"),
+        ),
+        (
+            r"MAX \d+ vcpus allowed per VM",
+            Meaning("pve-too-many-vcpus", Refused, "sockets times cores must not exceed the node's threads"),
+        ),
+        (
+            r"no such task|unable to parse worker upid",
+            Meaning(
+                "pve-task-unknown", StepFailed, "the node has forgotten this task: look at the VM itself"
+            ),
+        ),
+        (
+            r"checksum mismatch: got|refusing to override existing file",
+            Meaning(
+                "pve-download-differs", Refused, "another file of that name is there: remove it, or rename"
+            ),
+        ),
+        (r"does not exist|No such storage|no such (user|token|pool|logical volume)", _GONE),
+    )
+)
+
+
+def meaning_of(words: str) -> Meaning | None:
+    """What one of the node's texts means; None for texts that say enough themselves."""
+    return next((meaning for pattern, meaning in _MEANINGS if pattern.search(words)), None)
+
+
+def refusal(call: str, who: str, node: str, status: int, words: str, errors: Mapping[str, str]) -> ViOpsError:
+    """The error for an answer of 400 or more. `call` is `POST /nodes/pve1/qemu`, `who` the token or user."""
+    said = "; ".join([words, *(f"{name}: {text}" for name, text in errors.items())])
+    if status == 401:
+        return Unreachable(
+            "pve-login",
+            f"{call}: {node} refused the login of {who}: {words}",
+            hint=f"check the secret; vi-ops node roles {node} prints how root makes user and token",
+        )
+    denied = parse_denied(words)
+    if status == 403 or denied:
+        return _forbidden(call, who, node, words)
+    for text in (words, *errors.values()):
+        if meaning := meaning_of(text):
+            return meaning.kind(meaning.code, f"{call}: {said}", hint=meaning.hint)
+    if status == 501:
+        return StepFailed("pve-no-such-call", f"{call}: {said}", hint="is this Proxmox VE 8 or 9?")
+    if status == 400:
+        return StepFailed("pve-parameter", f"{call}: {said}")
+    return StepFailed("pve-failed", f"{call}: {status} {said}")
+
+
+def _forbidden(call: str, who: str, node: str, words: str) -> ViOpsError:
+    if "user != root@pam" in words:
+        return Refused("pve-root-only", f"{call}: {words}", hint=_ROOT.hint)
+    if "not available with API token" in words:
+        hint = "this call needs a password login: set api.user instead of api.token"
+        return Refused("pve-token-refused", f"{call}: {words}", hint=hint)
+    denied = parse_denied(words)
+    lacks = (
+        f"; {who} lacks {' or '.join(denied.privileges)} on {denied.path}" if denied and denied.path else ""
+    )
+    return Refused(
+        "pve-permission",
+        f"{call}: {words}{lacks}",
+        hint=f"vi-ops node roles {node} prints the least role and the commands that root types once",
+    )
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """The text without the secrets that it may repeat."""
+    for secret in sorted((secret for secret in secrets if len(secret) > 3), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
