@@ -14,7 +14,7 @@ class VmFacts:
     """One VM. `running` is the config in force, `config` the one after the next power cycle (pending merged).
 
     `pending` lists the keys whose values wait for a power cycle. Memory is a string in Proxmox's answers;
-    cores, sockets, balloon and booleans are numbers. `mac` is net0's, upper case.
+    cores, sockets, balloon and booleans are numbers. `digest` names this state of the config.
     """
 
     vmid: int
@@ -24,10 +24,16 @@ class VmFacts:
     config: Mapping[str, ConfigValue] = field(default_factory=dict)
     running: Mapping[str, ConfigValue] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
+    digest: str | None = None
 
     @property
     def is_running(self) -> bool:
         return self.status == "running"
+
+    @property
+    def lock(self) -> str | None:
+        """What the node is doing with the VM: `create`, `backup`, `snapshot`, ...; None when it is free."""
+        return str(self.config["lock"]) if self.config.get("lock") else None
 
 
 def parse_pending(
