@@ -17,7 +17,8 @@ from vi_ops.execute.host_key import pinned
 from vi_ops.execute.ssh import describe, open_shell
 from vi_ops.facts.cloud_init_status import STATUS_FILE, parse_cloud_init_status
 from vi_ops.facts.console import BootStage, boot_stage, plain_lines
-from vi_ops.facts.ready import APT_BUSY_SCRIPT, addresses_of, mac_of, parse_apt_busy
+from vi_ops.facts.ready import APT_BUSY_SCRIPT, addresses_of, parse_apt_busy
+from vi_ops.plan.diff import parse_net
 
 _CONSOLE_LINES = 10
 _POWER_CHECK_S = 10.0
@@ -165,7 +166,7 @@ def _agent(guest: Guest) -> Seen:
 def _address(guest: Guest) -> Seen:
     if guest.mac is None:
         net = str(guest.pve.get(f"{guest.path}/config").get("net0", ""))
-        guest.mac = mac_of(net)
+        guest.mac = parse_net(net).get("macaddr")
         if guest.mac is None:
             raise _failed("address", guest, f"net0 has no MAC address: {net!r}")
     interfaces, guest.interfaces = guest.interfaces, None

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vi_ops.errors import FactError
-from vi_ops.facts.property_string import parse_property_string
-
-_MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 # One process in the guest, without root: /proc/locks names the owner of every lock by inode. dpkg and apt
 # take POSIX record locks, which flock(1) would not see. A unit that is `activating` is about to take them.
@@ -63,12 +59,3 @@ def parse_apt_busy(text: str) -> tuple[str, ...]:
         file, pid, *name = rest.split(" ", 2)
         busy.append(f"{name[0] if name and name[0] else 'a process'} (pid {pid}) holds {file}")
     return tuple(busy)
-
-
-def mac_of(net: str) -> str | None:
-    """The MAC address in `virtio=BC:24:11:00:01:06,bridge=vmbr0`; None when there is none.
-
-    Takes: a `netN` of a VM's config. The key in front of the MAC is the card's model.
-    """
-    options = parse_property_string(net, "model")
-    return next((value.upper() for value in options.values() if _MAC.fullmatch(value)), None)

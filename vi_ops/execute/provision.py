@@ -1,0 +1,200 @@
+"""One VM from whatever it is to a ready guest: look, plan, apply, look again, wait, base packages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from vi_ops.errors import Refused, StepFailed, ViOpsError
+from vi_ops.execute.apply import Listener, Work, apply_plan
+from vi_ops.execute.guest import Console, Guest
+from vi_ops.execute.host_key import unpin
+from vi_ops.execute.journal import Journal, StepRecord, open_journal
+from vi_ops.execute.lock import hold_lock
+from vi_ops.execute.look import look_at_node, look_at_vm
+from vi_ops.execute.pve import Pve
+from vi_ops.execute.state import SiteState
+from vi_ops.facts.task import is_upid, parse_upid
+from vi_ops.facts.vm import VmFacts
+from vi_ops.plan.deadline import copy_deadline_s
+from vi_ops.plan.destroy import plan_destroy
+from vi_ops.plan.ready import ready_steps
+from vi_ops.plan.step import Plan, PveCall, WaitUntil
+from vi_ops.plan.vm import plan_vm
+from vi_ops.specs.site import Site
+from vi_ops.specs.vm import VmSpec
+
+_CHECKED = "looked at on every run"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One VM to work on and everything that reaches it. Several targets of one node share its `pve`."""
+
+    site: Site
+    spec: VmSpec
+    pve: Pve
+    state: SiteState
+    listener: Listener
+    console: Console | None = None
+    wait_s: float = 0
+    is_stopped: Callable[[], bool] = lambda: False
+    create_slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(2))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: its plan, what was seen at each stage, and how long it took."""
+
+    host: str
+    plan: Plan
+    stages: Mapping[str, str]
+    elapsed_s: float
+
+    @property
+    def writes(self) -> int:
+        """Calls that changed something on the node."""
+        return sum(isinstance(step.do, PveCall) for step in self.plan.steps)
+
+
+def look_and_plan(target: Target, journal: Journal, before: int | None = None) -> tuple[Plan, VmFacts | None]:
+    """What is, and what would be done about it. Reads only."""
+    spec, pve = target.spec, target.pve
+    node = look_at_node(pve)
+    vm = look_at_vm(pve, spec.vmid, pve.node_name)
+    unfinished = {step.key for step in journal.left(spec.host, before)}
+    plan = plan_vm(spec, pve.spec, node, vm, target.site, unfinished=unfinished)
+    return plan, vm
+
+
+def provision(target: Target, show: Callable[[Plan], None]) -> Outcome:
+    """Bring a VM to its spec and its guest to readiness; `show` gets the plan before anything is done.
+
+    Raises LockHeld when another run works on the VM, Refused with every finding that blocks, and what
+    `apply_plan` raises. Run again after any of them: it goes on where this one stopped.
+    """
+    began_s = time.monotonic()
+    with _run(target, f"provision {target.spec.host}") as work:
+        _await_tasks(target, work)
+        plan, _ = look_and_plan(target, work.journal, work.run)
+        show(plan)
+        _refuse_blocked(plan)
+        if any(step.key.endswith("/create") for step in plan.steps):
+            unpin(target.state.known_hosts, target.spec.ssh.host, target.spec.ssh.port)
+        apply_plan(plan, work)
+        if any(isinstance(step.do, PveCall) for step in plan.steps):
+            _verify(target, work)
+        if not any(isinstance(step.do, WaitUntil) for step in plan.steps):
+            apply_plan(Plan(plan.subject, steps=ready_steps(target.spec, _CHECKED)), work)
+        return Outcome(target.spec.host, plan, dict(work.guest.notes), time.monotonic() - began_s)
+
+
+def destroy(target: Target, confirm: Callable[[Plan], str]) -> Plan:
+    """Remove a VM with everything on its disks, once `confirm` was shown the plan and gave its name.
+
+    It is looked at again after the answer: a VM that is not what was shown is left alone. Raises Refused
+    for a protected VM, a wrong name, a changed VM. Gives the plan that was carried out.
+    """
+    spec, pve = target.spec, target.pve
+    with _run(target, f"destroy {spec.host}") as work:
+        vm = look_at_vm(pve, spec.vmid, pve.node_name)
+        shown = plan_destroy(spec, vm, snapshots=_snapshots(pve, work.guest.path) if vm else ())
+        _refuse_blocked(shown)
+        if vm is None:
+            return shown
+        typed = confirm(shown)
+        now = look_at_vm(pve, spec.vmid, pve.node_name)
+        plan = plan_destroy(spec, now, snapshots=_snapshots(pve, work.guest.path) if now else (), typed=typed)
+        _refuse_blocked(plan)
+        if now is None or plan.losses != shown.losses or now.digest != vm.digest:
+            raise Refused("destroy-changed", f"{spec.host}: VM {spec.vmid} changed since it was shown")
+        apply_plan(plan, work)
+        unpin(target.state.known_hosts, spec.ssh.host, spec.ssh.port)
+        return plan
+
+
+@contextmanager
+def _run(target: Target, command: str) -> Iterator[Work]:
+    """Hold the VM's lock and write down how the run ends."""
+    spec, state, listener = target.spec, target.state, target.listener
+    with (
+        hold_lock(state.lock(spec.host), spec.host, command, wait_s=target.wait_s, tell=listener.note),
+        open_journal(state.journal) as journal,
+    ):
+        run = journal.begin_run(command, spec.host)
+        guest = Guest(spec, target.pve, state, target.console, tell=listener.note)
+        work = Work(
+            guest,
+            target.site.path,
+            journal,
+            run,
+            listener,
+            target.is_stopped,
+            create_slots=target.create_slots,
+        )
+        try:
+            yield work
+        except ViOpsError as error:
+            journal.end_run(run, error.code)
+            raise
+        except KeyboardInterrupt:
+            journal.end_run(run, "interrupted")
+            raise
+        journal.end_run(run, "ok")
+
+
+def _await_tasks(target: Target, work: Work) -> None:
+    """Wait for tasks that the node still carries out for this VM, ours from a killed run or anybody's."""
+    pve, spec = target.pve, target.spec
+    rows = pve.get(f"/nodes/{pve.node_name}/tasks", source="active", vmid=spec.vmid)
+    left = {step.upid: step for step in work.journal.left(spec.host, work.run) if step.upid}
+    for upid in sorted({row["upid"] for row in rows if _is_running(row)}):
+        work.listener.start(f"Wait for task {parse_upid(upid)}, which still runs on {pve.node_name}")
+        work.listener.note(_of_whom(upid, left.get(upid)))
+        work.upid = upid
+        result = pve.wait(upid, copy_deadline_s(spec.disk.size), work.listener.note)
+        work.listener.stop(result.exitstatus)
+        work.upid = None
+
+
+def _is_running(row: Mapping[str, Any]) -> bool:
+    return is_upid(row.get("upid")) and row.get("status", "RUNNING") in {"RUNNING", "running", ""}
+
+
+def _of_whom(upid: str, step: StepRecord | None) -> str:
+    if step is None or step.started is None:
+        return f"begun by {parse_upid(upid).user}, not by this site's journal: {upid}"
+    minutes = (time.time() - step.started) / 60
+    return f"resuming: {step.key} was begun {minutes:.0f} min ago by a run that ended before it: {upid}"
+
+
+def _refuse_blocked(plan: Plan) -> None:
+    blocking = [finding for finding in plan.findings if finding.blocks]
+    if not blocking:
+        return
+    if len(blocking) == 1:
+        raise Refused(blocking[0].code, f"{plan.subject}: {blocking[0].message}", hint=blocking[0].hint)
+    lines = [
+        f"\n  [{one.code}] {one.message}" + (f"\n    hint: {one.hint}" if one.hint else "")
+        for one in blocking
+    ]
+    raise Refused("plan-blocked", f"{plan.subject}: {len(blocking)} checks say no{''.join(lines)}")
+
+
+def _verify(target: Target, work: Work) -> None:
+    """After writing, what is must be what was wanted, except for what waits for a power cycle."""
+    plan, _ = look_and_plan(target, work.journal)
+    left = [step for step in plan.steps if isinstance(step.do, PveCall)]
+    if left:
+        differs = "; ".join(f"{step.title or step.key} ({step.because})" for step in left)
+        raise StepFailed(
+            "apply-not-converged", f"{plan.subject} still differs after everything was done: {differs}"
+        )
+
+
+def _snapshots(pve: Pve, path: str) -> tuple[str, ...]:
+    return tuple(row["name"] for row in pve.get(f"{path}/snapshot") if row["name"] != "current")
