@@ -23,7 +23,7 @@ STAGES: Final = (
     Stage("firmware", 120, "the firmware has begun to boot", "a disk that does not boot stops here"),
     Stage("kernel", 180, "the guest's kernel is up", "its first line on the serial console shows it"),
     Stage("agent", 300, "the guest agent answers", "addresses and host keys are read through it"),
-    Stage("address", 120, "net0 has its address", "found by the MAC, whatever the interface is called"),
+    Stage("address", 120, "net0 has its address", "its interface is found by the MAC, whatever its name"),
     Stage(
         "cloud-init",
         900,
