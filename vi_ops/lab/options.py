@@ -120,23 +120,25 @@ def typed(option: str, text: str) -> str | int:
     return int(text) if option in INTEGER or option == "snaptime" else text
 
 
-def needs(option: str) -> Need | None:
-    """The privilege to set or delete an option, None where its value decides (see `value_needs`).
+def needs(option: str) -> tuple[Need, ...]:
+    """What setting or deleting an option asks for; nothing where its value decides (see `value_needs`).
 
     Raises Refusal(500) for an option of root alone.
     """
     slot = split_index(option)
     family = slot[0] if slot else option
     if is_drive(option) or family in ("cdrom", "unused", "serial", "usb", "hostpci", "virtiofs"):
-        return None
+        return ()
+    if option == "startup":
+        return Need(("VM.Config.Options",)), Need(("Sys.Modify",), "/")
     if family == "numa":
-        return Need(("VM.Config.CPU",))
+        return (Need(("VM.Config.CPU",)),)
     if family == "net":
-        return Need(("VM.Config.Network",))
+        return (Need(("VM.Config.Network",)),)
     if option in CLOUDINIT or family == "ipconfig":
-        return Need(("VM.Config.Cloudinit", "VM.Config.Network"), any=True)
+        return (Need(("VM.Config.Cloudinit", "VM.Config.Network"), any=True),)
     if option in _PRIVILEGE_OF:
-        return Need((_PRIVILEGE_OF[option],))
+        return (Need((_PRIVILEGE_OF[option],)),)
     raise Refusal(500, f"only root can set '{option}' config")
 
 
@@ -146,9 +148,7 @@ def value_needs(option: str, value: str, verb: str = "set") -> Iterator[Need]:
     `verb` is the word in the refusal for serial ports: set at creation, modify or delete later.
     """
     family = (split_index(option) or (option, 0))[0]
-    if option == "startup":
-        yield Need(("Sys.Modify",), "/")
-    elif family == "serial":
+    if family == "serial":
         if value != "socket":
             raise Refusal(500, f"only root can {verb} '{option}' config for real devices")
         yield Need(("VM.Config.HWType",))

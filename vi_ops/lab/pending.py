@@ -1,6 +1,6 @@
 """What of a VM's changed config holds at once and what waits for a power cycle. Pure.
 
-Source: qemu-server, PVE/QemuServer.pm (vmconfig_hotplug_pending, vmconfig_apply_pending, vmconfig_update_disk).
+Source: qemu-server, PVE/QemuServer.pm (vmconfig_hotplug_pending, vmconfig_apply_pending).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def revert(config: VmConfig, key: str, vmid: int) -> None:
 
 
 def rows(config: VmConfig) -> Iterator[dict[str, Any]]:
-    """`GET pending`: every key with `value`, and `pending` or `delete` (1, or 2 for forced) where one waits."""
+    """Rows of `GET pending`: `value`, and `pending` or `delete` (1, or 2 for forced) where one waits."""
     for key in config.values:
         row: dict[str, Any] = {"key": key, "value": options.typed(key, config.values[key])}
         if key in config.pending_delete:

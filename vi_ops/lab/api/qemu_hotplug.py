@@ -1,0 +1,69 @@
+"""Making pending changes hold: all of them on a stopped VM, what QEMU can do live on a running one.
+
+Source: qemu-server, PVE/QemuServer.pm (vmconfig_hotplug_pending, vmconfig_update_cloudinit_drive).
+"""
+
+from __future__ import annotations
+
+from vi_ops.lab import guest, pending, vm_file, volume
+from vi_ops.lab.api.qemu_rights import Caller
+from vi_ops.lab.api.qemu_start import apply_pending, build_cloudinit
+from vi_ops.lab.drive import drives, is_cloudinit, parse_drive
+from vi_ops.lab.guest_error import GuestError
+from vi_ops.lab.node import Node
+from vi_ops.lab.program import silent
+from vi_ops.lab.route import parameter_error
+from vi_ops.lab.vm_config import VmConfig
+
+
+async def plug(stored: VmConfig, caller: Caller) -> None:
+    """Make what is pending in `stored` hold as far as it can, and store it. The caller holds the VM."""
+    node, vmid = caller.node, caller.vmid
+    if not await guest.is_running(node, vmid):
+        await _apply_stopped(node, vmid, stored)
+        return
+    problems: dict[str, str] = {}
+    for key in [*sorted(stored.pending_delete), *sorted(stored.pending)]:
+        try:
+            await _plug_one(node, vmid, stored, key)
+        except GuestError as error:
+            problems[key] = f"hotplug problem - {error}"
+    vm_file.store(node, vmid, stored)
+    if stored.cloudinit and "cloudinit" in pending.hotplug_features(stored.values):
+        await rebuild_drive(node, vmid, stored)
+    if problems:
+        raise parameter_error(**problems)
+
+
+async def _apply_stopped(node: Node, vmid: int, stored: VmConfig) -> None:
+    before = _cloudinit_volid(stored)
+    await apply_pending(node, vmid, stored)
+    if _cloudinit_volid(stored) != before:
+        await build_cloudinit(node, vmid, stored, silent)
+
+
+def _cloudinit_volid(stored: VmConfig) -> str | None:
+    return next((drive["file"] for drive in drives(stored.values).values() if is_cloudinit(drive)), None)
+
+
+async def _plug_one(node: Node, vmid: int, stored: VmConfig, key: str) -> None:
+    """Make one change hold, or leave it pending. Raises GuestError where QEMU refuses it."""
+    if pending.is_medium_change(stored, key):
+        await _insert(node, vmid, key, parse_drive(stored.pending[key])["file"])
+    elif not pending.holds_at_once(stored, key):
+        return
+    for volid in pending.apply(stored, key, vmid, running=True):
+        await volume.free(node, volid)
+
+
+async def _insert(node: Node, vmid: int, key: str, volid: str) -> None:
+    found = node.volume(volid)
+    await guest.change_medium(node, vmid, key, found.path, found.format)
+
+
+async def rebuild_drive(node: Node, vmid: int, stored: VmConfig) -> None:
+    """Build the cloud-init drive anew and, under a running guest, change its medium."""
+    await build_cloudinit(node, vmid, stored, silent)
+    for key, drive in drives(stored.values).items():
+        if is_cloudinit(drive) and await guest.is_running(node, vmid):
+            await _insert(node, vmid, key, drive["file"])
