@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Final
 
 KIB: Final = 1024
@@ -10,8 +11,9 @@ MIB: Final = 1024**2
 GIB: Final = 1024**3
 TIB: Final = 1024**4
 
-_FACTORS: Final = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_NAMES: Final = {"TiB": TIB, "GiB": GIB, "MiB": MIB, "KiB": KIB}
+_FACTORS: Final = {**_NAMES, **{name[0]: factor for name, factor in _NAMES.items()}}
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]+)")
 
 
 def parse_size(text: str) -> int:
@@ -24,18 +26,29 @@ def parse_size(text: str) -> int:
         raise ValueError(f"expected a size with its unit, such as '16 GiB', got {text!r}")
     number, unit = match.groups()
     if unit not in _FACTORS:
-        known = "KiB, MiB, GiB or TiB"
-        meant = f"; did you mean '{number} {unit[0].upper()}iB'?" if unit[0].upper() in "KMGT" else ""
-        raise ValueError(f"unknown unit {unit!r} in {text!r}: use {known} (powers of 1024){meant}")
-    size = float(number) * _FACTORS[unit]
+        initial = unit[0].upper()
+        meant = f"; did you mean '{number} {initial}iB'?" if initial in "KMGT" else ""
+        raise ValueError(f"unknown unit {unit!r} in {text!r}: use {', '.join(reversed(_NAMES))}{meant}")
+    size = Fraction(number) * _FACTORS[unit]
     if size != int(size):
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return int(size)
 
 
 def format_size(size_bytes: int) -> str:
-    """The largest unit that needs at most one decimal: `150 GiB`, `1.5 GiB`, `754 MiB`."""
-    for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+    """For reading: the largest unit, rounded to one decimal: `150 GiB`, `1.5 GiB`, `754 MiB`, `12 B`."""
+    for unit, factor in _NAMES.items():
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f}".removesuffix(".0") + f" {unit}"
     return f"{size_bytes} B"
+
+
+def exact_size(size_bytes: int) -> str:
+    """For writing: the largest unit that needs no decimals, so that `parse_size` gives the same bytes back.
+
+    Raises ValueError where that would need bytes.
+    """
+    for unit, factor in _NAMES.items():
+        if size_bytes >= factor and size_bytes % factor == 0:
+            return f"{size_bytes // factor} {unit}"
+    raise ValueError(f"{size_bytes} bytes are not whole KiB")

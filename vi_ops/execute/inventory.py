@@ -103,7 +103,10 @@ def _read_hosts(folder: Path, findings: list[SpecFinding]) -> list[HostVars]:
     _set_vault_secrets(folder, loader)
     try:
         for file in _yaml_files(folder):  # first, because the inventory plugins bury a syntax error
-            loader.load_from_file(str(file), unsafe=True, trusted_as_template=True)
+            content = loader.load_from_file(str(file), unsafe=True, trusted_as_template=True)
+            if not isinstance(content, Mapping | None):
+                place = _origin(content, folder) or file.relative_to(folder)
+                raise SpecError("inventory-yaml", f"{place}: expected a mapping of variables at the top")
         inventory = InventoryManager(loader=loader, sources=[str(folder)])
         variables = VariableManager(loader=loader, inventory=inventory)
         AllHostVars(inventory, variables, loader)  # gives templates `hostvars`
@@ -185,6 +188,17 @@ class _Resolver:
         if place := _origin(value, self._folder):
             self._places.setdefault(path, place)
 
+    def _note_inside(self, value: object, path: KeyPath) -> None:
+        """What a template gave keeps the places where its parts were written."""
+        self._note(value, path)
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                self._note(key, (*path, str(key)))
+                self._note_inside(item, (*path, str(key)))
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            for at, item in enumerate(value):
+                self._note_inside(item, (*path, at))
+
     def _resolve(self, raw: object, path: KeyPath) -> object:
         self._note(raw, path)
         if isinstance(raw, Mapping):
@@ -205,7 +219,9 @@ class _Resolver:
         elif not isinstance(raw, str):
             return _plain(raw)
         try:
-            return _plain(self._templar.template(raw))
+            value = self._templar.template(raw)
+            self._note_inside(value, path)
+            return _plain(value)
         except AnsibleError as error:
             code = "inventory-vault" if is_vault else "inventory-template"
             hint = _VAULT_HINT if is_vault else None
@@ -220,7 +236,7 @@ def _origin(value: object, folder: Path) -> Place | None:
     """Where Ansible read a value: its origin tag (internal to ansible-core, the same in 2.19 to 2.21)."""
     from ansible._internal._datatag._tags import Origin
 
-    origin = Origin.get_tag(value)
+    origin = value if isinstance(value, Origin) else Origin.get_tag(value)
     if origin is None or origin.path is None:
         return None
     file = Path(origin.path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from platformdirs import user_data_path, user_state_path
+from platformdirs import user_data_path
 
 from vi_ops.errors import SpecError
+from vi_ops.execute.state import state_root
 
 # OpenSSH's default identities, in its order: ssh_config(5), IdentityFile.
 _OWN_KEYS = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
@@ -56,8 +57,8 @@ def _keys_of_pair(key_file: Path) -> tuple[str, ...]:
 
 def _is_ours(path: Path) -> bool:
     """Whether a path lies in a directory that belongs to the tool: its state, its data, the lab's home."""
-    named = (os.environ.get("VI_OPS_STATE_DIR"), os.environ.get("VI_OPS_LAB_DIR"))
-    ours = (user_state_path("vi-ops"), user_data_path("vi-ops"), *(Path(name) for name in named if name))
+    lab = os.environ.get("VI_OPS_LAB_DIR")
+    ours = (state_root(), user_data_path("vi-ops"), *([Path(lab)] if lab else []))
     return any(path.resolve().is_relative_to(folder.expanduser().resolve()) for folder in ours)
 
 

@@ -19,6 +19,7 @@ from vi_ops.specs.site import Site
 from vi_ops.specs.vm import UnmanagedVmSpec, VmSpec
 
 Kind = Literal["node", "vm"]
+_SECRET: Final = frozenset({"secret", "password_hash"})
 _S = TypeVar("_S", bound=Spec)
 
 SSH_VARS: Final = {
@@ -27,7 +28,7 @@ SSH_VARS: Final = {
     "user": "ansible_user",
     "key_file": "ansible_ssh_private_key_file",
 }
-_FROM_ANSIBLE: Final = {"host": "the inventory name", "ssh": "ansible_host, ansible_port and ansible_user"}
+FROM_ANSIBLE: Final = {"host": "the inventory name", "ssh": "ansible_host, ansible_port and ansible_user"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class HostVars:
         return Place(f"host_vars/{self.name}.yml")
 
     def is_hidden(self, path: KeyPath) -> bool:
-        return any(path[:end] in self.hidden for end in range(len(path) + 1)) or "password_hash" in path
+        return any(path[:end] in self.hidden for end in range(len(path) + 1)) or not _SECRET.isdisjoint(path)
 
 
 class InventoryError(SpecError):
@@ -85,8 +86,12 @@ def build_site(path: Path, hosts: Iterable[HostVars], findings: Iterable[SpecFin
 
     Raises InventoryError with all findings when one of them blocks.
     """
-    known = {host.name: host for host in hosts}
+    known: dict[str, HostVars] = {}
     found = list(findings)
+    for host in hosts:
+        if host.name in known:
+            found.append(_in_both_groups(host))
+        known.setdefault(host.name, host)
     count = len(found)
     specs = [_read_host(host, found) for host in known.values()]
     nodes = {spec.host: spec for spec in specs if isinstance(spec, NodeSpec)}
@@ -100,6 +105,16 @@ def build_site(path: Path, hosts: Iterable[HostVars], findings: Iterable[SpecFin
     if blocking := tuple(finding for finding in found if finding.blocks):
         raise InventoryError(blocking, (_line(finding, known) for finding in blocking))
     return Site(path, nodes, vms, unmanaged, tuple(found))
+
+
+def _in_both_groups(host: HostVars) -> SpecFinding:
+    return SpecFinding(
+        "host-in-both-groups",
+        host.name,
+        ("node",),
+        "the host is in 'nodes' and in 'guests': it is either a node or a VM",
+        "remove it from one group of hosts.yml",
+    )
 
 
 def _follows(finding: SpecFinding, earlier: Iterable[SpecFinding]) -> bool:
@@ -132,12 +147,12 @@ def _read_host(host: HostVars, found: list[SpecFinding]) -> NodeSpec | VmSpec | 
             "spec-unknown-key",
             host.name,
             (host.kind, key),
-            f"not a key here: it comes from {_FROM_ANSIBLE[key]}",
+            f"not a key here: it comes from {FROM_ANSIBLE[key]}",
             "remove it",
         )
-        for key in sorted(_FROM_ANSIBLE.keys() & value.keys())
+        for key in sorted(FROM_ANSIBLE.keys() & value.keys())
     )
-    fields = {key: item for key, item in value.items() if key not in _FROM_ANSIBLE}
+    fields = {key: item for key, item in value.items() if key not in FROM_ANSIBLE}
     if host.kind == "node":
         return _validate(NodeSpec, host, fields, found)
     if fields.get("managed") is False:
@@ -202,7 +217,7 @@ def _translate(detail: ErrorDetails, model: type[Spec], host: HostVars) -> SpecF
     if kind == "missing":
         return SpecFinding("spec-missing-key", host.name, path, f"required: {_describe(model, loc)}")
     if kind == "extra_forbidden":
-        known = _keys_of(model, loc[:-1]) - _FROM_ANSIBLE.keys()
+        known = _keys_of(model, loc[:-1]) - FROM_ANSIBLE.keys()
         return SpecFinding(
             "spec-unknown-key", host.name, path, "unknown key", did_you_mean(str(loc[-1]), known)
         )

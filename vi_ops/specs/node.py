@@ -12,7 +12,11 @@ from vi_ops.specs.ssh import SshTarget
 
 # Proxmox: pve-access-control, src/PVE/AccessControl.pm, and pve-common, src/PVE/JSONSchema.pm.
 Url = Annotated[
-    str, Matches(r"https://[^/\s:\[\]]+(:\d{1,5})?/?", "a URL such as 'https://pve1.example.net:8006'")
+    str,
+    Matches(
+        r"https://([^/\s:@?#\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^\s?#]*)?",
+        "a URL such as 'https://pve1.example.net:8006'",
+    ),
 ]
 TokenId = Annotated[
     str, Matches(r"[^\s:/@!]+@[A-Za-z][\w.\-]+![A-Za-z][\w.\-]+", "a token id such as 'ops@pve!viops'")

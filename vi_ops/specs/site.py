@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +25,6 @@ class Site:
     vms: Mapping[str, VmSpec]
     unmanaged: Mapping[str, UnmanagedVmSpec] = field(default_factory=dict)
     advice: tuple[SpecFinding, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Name of the site's folder in the state directory: folder name, and a hash of the whole path."""
-        digest = hashlib.sha256(str(self.path).encode()).hexdigest()
-        return f"{self.path.name or 'site'}-{digest[:8]}"
 
     def vm(self, host: str) -> VmSpec:
         """A managed VM by inventory name. Raises SpecError with the nearest name."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from vi_ops.specs.model import ConfigId, Matches, SizeBytes, Spec, StorageId
@@ -75,6 +75,8 @@ def _refuse(message: str) -> PydanticCustomError:
     return PydanticCustomError("spec-invalid", "{reason}", {"reason": message})
 
 
+_KEYS_SCHEMA: Final = {"anyOf": [{"const": "auto"}, {"type": "array", "items": {"type": "string"}}]}
+
 IpAddress = Annotated[str, AfterValidator(_ip)]
 Mac = Annotated[str, _Mac, AfterValidator(str.upper)]
 MemorySize = Annotated[SizeBytes, AfterValidator(_memory_size)]
@@ -117,7 +119,7 @@ class UserSpec(Spec):
     """The user that cloud-init makes."""
 
     name: UserName
-    ssh_keys: tuple[PublicKey, ...] = ()
+    ssh_keys: Annotated[tuple[PublicKey, ...], WithJsonSchema(_KEYS_SCHEMA)] = ()
     """`auto`, or a list of `auto`, key texts and paths of `.pub` files. After loading: key texts."""
     password_hash: str | None = Field(default=None, repr=False)
     """For the console, as `mkpasswd` prints it; keep it in Ansible Vault."""
