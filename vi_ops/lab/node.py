@@ -10,7 +10,9 @@ from typing import Any
 import psutil
 
 from vi_ops.lab.acl import Acl
+from vi_ops.lab.auth import Login
 from vi_ops.lab.fault import Faults
+from vi_ops.lab.mapping import Mappings
 from vi_ops.lab.route import Refusal
 from vi_ops.lab.storage import Storage, Volume, split_volid, storages_from
 from vi_ops.lab.store import read_json
@@ -46,6 +48,7 @@ class Node:
     faults: Faults = field(init=False)
     tasks: Tasks = field(init=False)
     acl: Acl = field(init=False)
+    login: Login = field(init=False)
     storages: dict[str, Storage] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,9 +59,25 @@ class Node:
         self.faults = Faults(self.home / "faults.json")
         self.tasks = Tasks(self.log_dir / "tasks", self.name, self.faults)
         self.acl = Acl(self.etc_dir / "access.json", self.release)
+        self.login = Login(self.home / "private" / "ticket.key", self.acl)
         self.storages = storages_from(self.settings.get("storage", {}), self.home)
         for content in self.storages["local"].content:
             self.storages["local"].folder(content)
+
+    @property
+    def mappings(self) -> Mappings:
+        """PCI, USB and directory mappings."""
+        return Mappings(self.etc_dir / "mapping.json")
+
+    @property
+    def devices(self) -> dict[str, list[dict[str, Any]]]:
+        """The host's `pci` and `usb` devices, as lab.json lists them: shaped as in hardware/pci and usb."""
+        return {kind: self.settings.get(kind, []) for kind in ("pci", "usb")}
+
+    @property
+    def version(self) -> str:
+        """The pve-manager version that this release shows."""
+        return {"8.4": "8.4.21", "9.2": "9.2.4"}[self.release]
 
     @property
     def major(self) -> int:
@@ -101,6 +120,10 @@ class Node:
         if name not in self.storages:
             raise Refusal(500, f"storage '{name}' does not exist")
         return self.storages[name]
+
+    def is_full(self, storage: str) -> bool:
+        """Whether a fault says that this storage has no room left."""
+        return self.faults.is_on("full-storage", path=storage)
 
     def volume(self, volid: str) -> Volume:
         """The volume of that id, with its path; the file need not exist."""

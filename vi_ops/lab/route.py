@@ -55,7 +55,7 @@ class Request:
     """One API request after authentication, permission and schema check.
 
     `path` holds the path variables as text. A value in `params` is a `str`, or a `list[str]` where the key
-    was repeated (the node itself works on text too): JSON numbers arrive as `"16"`, booleans as `"0"` or `"1"`.
+    was repeated: the node works on text too, so JSON numbers arrive as `"16"`, booleans as `"0"` or `"1"`.
     """
 
     method: str

@@ -82,8 +82,9 @@ class Tasks:
         self._last_tick = 0
 
     def start(self, user: User, kind: str, subject: str, worker: Worker) -> str:
-        """Run `worker` apart from the request and give its UPID at once: a `kind` task about `subject` (a vmid).
+        """Run `worker` apart from the request and give its UPID at once.
 
+        `kind` is the task's type (`qmcreate`), `subject` its id: a vmid, a storage, or empty.
         The worker gets a function that adds a line to the task's log; a line that begins with `WARN: ` counts
         as a warning. Returning ends the task in OK (or `WARNINGS: n`), raising ends it in the error's text.
         """

@@ -1,0 +1,239 @@
+"""The lab's HTTPS server: one request from socket to handler and back, with the node's own manners.
+
+Source: pve-http-server, PVE/APIServer/AnyEvent.pm; pve-manager, PVE/HTTPServer.pm (rest_handler).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from vi_ops.lab import api, permission
+from vi_ops.lab.auth import credentials
+from vi_ops.lab.form import MAX_BODY_BYTES, decode_body, decode_form
+from vi_ops.lab.methods import Method, Methods
+from vi_ops.lab.node import Node
+from vi_ops.lab.request_log import shown, write_entry
+from vi_ops.lab.route import Page, Refusal, Request, User, parameter_error
+from vi_ops.lab.schema import Schema
+from vi_ops.lab.upload import receive_upload
+
+BASE = "/api2/json"
+VERBS = ("GET", "POST", "PUT", "DELETE")
+UPLOAD = "/nodes/{node}/storage/{storage}/upload"
+KEEP_ALIVE_S = 5.0
+PROTECTED_TIMEOUT_S = 30.0
+AUTH_DELAY_S = 3.0
+
+log = logging.getLogger("vi_ops.lab")
+
+
+class Dropped(Exception):
+    """The connection is to be cut without an answer."""
+
+
+@dataclass
+class Exchange:
+    """What is known of one request while it is worked on; the request log is written from it."""
+
+    verb: str
+    path: str
+    user: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    upid: str | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class Server:
+    """Answers requests for one node; `schema` is the published one, or None: parameters as they come."""
+
+    def __init__(self, node: Node, schema: Schema | None = None) -> None:
+        api.load()
+        self.node = node
+        self.schema = schema
+        self.methods = Methods(node.release)
+        self.auth_delay_s = float(node.settings.get("auth_delay_s", AUTH_DELAY_S))
+        self.timeout_s = float(node.settings.get("protected_timeout_s", PROTECTED_TIMEOUT_S))
+
+    def application(self) -> web.Application:
+        """The aiohttp application: one door for every path and method."""
+        application = web.Application(client_max_size=0)
+        application.router.add_route("*", "/{tail:.*}", self.answer)
+        application.on_response_prepare.append(_proxmox_headers)
+        return application
+
+    async def answer(self, http: web.Request) -> web.StreamResponse:
+        """Answer one request, whatever comes, and write it down."""
+        exchange = Exchange(
+            http.method, urllib.parse.unquote(http.raw_path.partition("?")[0]).removeprefix(BASE)
+        )
+        try:
+            data = await self._carry_out(http, exchange)
+            response = _success(data)
+        except Refusal as refusal:
+            if refusal.status == 401:
+                await asyncio.sleep(max(0.0, self.auth_delay_s - (time.monotonic() - exchange.began)))
+            response = _refusal(refusal)
+        except Dropped:
+            response = web.Response(status=200)
+            if http.transport:
+                http.transport.abort()
+        except Exception as error:
+            log.exception("%s %s", exchange.verb, exchange.path)
+            response = _refusal(Refusal(500, str(error) or type(error).__name__))
+        self._note(exchange, response.status)
+        return response
+
+    async def _carry_out(self, http: web.Request, exchange: Exchange) -> Any:
+        _check_transport(http)
+        method, path, user = self._find(http, exchange)
+        exchange.user = user.authid
+        if method.template == UPLOAD and http.method == "POST":
+            body = await receive_upload(http, self.node)
+        else:
+            body = decode_body(http.headers.get("Content-Type", ""), await http.read())
+        params = {**body, **decode_form(http.raw_path.partition("?")[2])}
+        params.pop("_dc", None)  # a browser's cache buster
+        exchange.params = params
+        request = self._check(http.method, method, path, params, user)
+        return await self._call(method, request, exchange)
+
+    def _find(self, http: web.Request, exchange: Exchange) -> tuple[Method, dict[str, str], User]:
+        found = self.methods.find(http.method, exchange.path) if http.raw_path.startswith(BASE) else None
+        method, path = found or (None, {})
+        if method and (method.permissions or {}).get("user") == "world":
+            if credentials(http.headers)[0] == "token" and not method.tokens:
+                raise _needs_ticket(exchange.path)
+            return method, path, User("")
+        needs_csrf = http.method != "GET" and not (method and method.template == UPLOAD)
+        user = self.node.login.user_of(http.headers, needs_csrf, self.node.faults.is_on("expired-ticket"))
+        if method is None:
+            raise Refusal(501, f"Method '{http.method} {exchange.path}' not implemented")
+        if user.tokenid and not method.tokens:
+            raise _needs_ticket(exchange.path)
+        return method, path, user
+
+    def _check(
+        self, verb: str, method: Method, path: dict[str, str], params: dict[str, Any], user: User
+    ) -> Request:
+        for key, value in path.items():
+            if key in params and params[key] != value:
+                twice = "duplicate parameter (already defined in URI) with conflicting values!"
+                raise parameter_error(**{key: twice})
+        if path.get("node") == "localhost":
+            path["node"] = self.node.name
+        permission.check(method.permissions, self.node.acl, user, {**params, **path})
+        if path.get("node", self.node.name) != self.node.name:
+            name = path["node"]
+            reason = f"failed to get address info for: {name}: Temporary failure in name resolution"
+            raise Refusal(500, f"hostname lookup '{name}' failed - {reason}")
+        if self.schema:
+            checked = self.schema.check(verb, method.template, {**params, **path})
+            params = {key: value for key, value in checked.items() if key not in path}
+        return Request(verb, method.template, path, params, user)
+
+    async def _call(self, method: Method, request: Request, exchange: Exchange) -> Any:
+        faults, path, verb = self.node.faults, exchange.path, request.method
+        if faults.take("status-500", path=path, method=verb):
+            raise Refusal(500, "injected by vi-ops lab fault")
+        if faults.take("status-595", path=path, method=verb):
+            raise Refusal(595, "Connection refused", body=False)
+        work = asyncio.ensure_future(method.handler(request, self.node))
+        await asyncio.wait([work], timeout=self.timeout_s if method.is_protected else None)
+        if not work.done():  # the work goes on, as it does on a real node
+            work.add_done_callback(_swallow)
+            raise Refusal(596, "Connection timed out", body=False)
+        data = work.result()
+        if isinstance(data, str) and data.startswith("UPID:"):
+            exchange.upid = data
+        if faults.take("status-596", path=path, method=verb):
+            raise Refusal(596, "Connection timed out", body=False)
+        if verb != "GET" and faults.take("drop-after-write", path=path, method=verb):
+            raise Dropped
+        return data
+
+    def _note(self, exchange: Exchange, status: int) -> None:
+        entry = {
+            "user": exchange.user,
+            "method": exchange.verb,
+            "path": exchange.path,
+            "params": shown(exchange.path, exchange.params),
+            "status": status,
+        }
+        if exchange.upid:
+            entry["upid"] = exchange.upid
+        write_entry(self.node.log_dir / "access.jsonl", entry)
+
+
+def _needs_ticket(path: str) -> Refusal:
+    text = f"URI '{path}' not available with API token, need proper ticket.\n"
+    return Refusal(403, f"Permission check failed ({text})")
+
+
+def _check_transport(http: web.Request) -> None:
+    """Refuse what the node's own server cannot do."""
+    if http.method not in VERBS:
+        raise Refusal(501, f"method '{http.method}' not available", body=False)
+    if "chunked" in http.headers.get("Transfer-Encoding", "").lower():
+        raise Refusal(501, "chunked transfer encoding not supported", body=False)
+    length = http.content_length or 0
+    if length and http.method in ("GET", "DELETE"):
+        raise Refusal(501, f"Unexpected content for method '{http.method}'", body=False)
+    if length > MAX_BODY_BYTES and not http.path.endswith("/upload"):
+        raise Refusal(501, "for data too large", body=False)
+
+
+def _success(data: Any) -> web.Response:
+    body = {"data": data.data, "total": data.total} if isinstance(data, Page) else {"data": data}
+    return _json(200, "OK", body)
+
+
+def _refusal(refusal: Refusal) -> web.Response:
+    reason = refusal.reason.partition("\n")[0]
+    if not refusal.body:
+        response = web.Response(status=refusal.status, reason=reason)
+    else:
+        message = refusal.reason if refusal.status == 501 else refusal.reason.removesuffix("\n") + "\n"
+        body: dict[str, Any] = {"data": None, "message": message}
+        if refusal.errors:
+            body["errors"] = refusal.errors
+        response = _json(refusal.status, reason, body)
+    response.force_close()
+    return response
+
+
+def _json(status: int, reason: str, body: dict[str, Any]) -> web.Response:
+    text = json.dumps(_numbers(body), ensure_ascii=False)
+    return web.Response(
+        status=status, reason=reason, text=text, content_type="application/json", charset="UTF-8"
+    )
+
+
+def _numbers(value: Any) -> Any:
+    """Booleans as 0 and 1: the node knows no others."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    return [_numbers(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _swallow(work: asyncio.Future[Any]) -> None:
+    if not work.cancelled() and (error := work.exception()):
+        log.warning("after the client was told 596: %s", error)
+
+
+async def _proxmox_headers(http: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "pve-api-daemon/3.0"
+    response.headers["Cache-Control"] = "max-age=0"
+    if not getattr(response, "body", None):
+        response.headers.pop("Content-Type", None)
+    elif "application/json" in response.headers.get("Content-Type", ""):
+        response.headers["Content-Type"] = "application/json;charset=UTF-8"
