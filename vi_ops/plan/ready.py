@@ -12,7 +12,7 @@ class Stage(NamedTuple):
     """One stage: its name, its deadline in seconds, and what has been reached then."""
 
     name: str
-    deadline_s: float
+    deadline_s: int
     title: str
     because: str
 
@@ -57,7 +57,7 @@ def ready_steps(spec: VmSpec, why: str) -> tuple[Step, ...]:
             key=f"{spec.host}/wait-{stage.name}",
             do=WaitUntil(stage.name, stage.deadline_s),
             because=f"{why}: {stage.because}" if stage is STAGES[0] else stage.because,
-            title=f"Wait until {stage.title}",
+            title=f"Wait until {stage.title} (at most {stage.deadline_s // 60} min)",
         )
         for stage in STAGES
     ]

@@ -44,7 +44,7 @@ def missing_rights(steps: Iterable[Step], spec: VmSpec, node: NodeFacts) -> tupl
     """One finding for each path on which the login lacks privileges that the steps need."""
     findings: list[Finding] = []
     for path, needed in sorted(needed_rights(steps, spec, node.major).items()):
-        missing = needed - privileges_at(node.permissions, path)
+        missing = {privilege for privilege in needed if not node.rights.allows(path, privilege)}
         if missing:
             findings.append(
                 Finding(
@@ -54,16 +54,6 @@ def missing_rights(steps: Iterable[Step], spec: VmSpec, node: NodeFacts) -> tupl
                 )
             )
     return tuple(findings)
-
-
-def privileges_at(permissions: Mapping[str, frozenset[str]], path: str) -> frozenset[str]:
-    """What holds at a path: the entry of the path itself, or of the nearest one above that has any.
-
-    Source: pve-access-control, src/PVE/AccessControl.pm, roles: a nearer entry replaces, it does not add.
-    """
-    while path not in permissions and path != "/":
-        path = path.rpartition("/")[0] or "/"
-    return permissions.get(path, frozenset())
 
 
 def needed_rights(steps: Iterable[Step], spec: VmSpec, major: int) -> Needs:

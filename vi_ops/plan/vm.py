@@ -22,7 +22,7 @@ from vi_ops.specs.site import Site
 from vi_ops.specs.vm import VmSpec
 
 # An import copies the whole image; on a slow disk that takes minutes.
-_CREATED_DEADLINE_S: Final = 1800.0
+_CREATED_DEADLINE_S: Final = 1800
 _IMPORTED: Final = "an imported disk has the size of its image"
 
 
@@ -83,7 +83,7 @@ def _await_creation(spec: VmSpec, vm: VmFacts) -> Plan:
         key=f"{spec.host}/wait-created",
         do=WaitUntil("created", _CREATED_DEADLINE_S),
         because=f"{vm.node} is still creating it (lock: create), begun by an earlier run or by somebody else",
-        title=f"Wait until VM {spec.vmid} is created",
+        title=f"Wait until VM {spec.vmid} is created (at most {_CREATED_DEADLINE_S // 60} min)",
     )
     finding = Finding(
         "vm-being-created",

@@ -7,9 +7,9 @@ from urllib.parse import unquote
 
 from rich.console import Console
 
-from vi_ops.plan.step import Action, Change, Effect, Finding, Param, Plan, Playbook, PveCall, Step, WaitUntil
+from vi_ops.plan.step import Change, Effect, Finding, Param, Plan, Playbook, PveCall, Step, WaitUntil
 from vi_ops.report.table import print_table
-from vi_ops.report.text import Page, count, duration
+from vi_ops.report.text import Page, count
 
 _AT_CYCLE = "at the next power cycle"
 
@@ -97,7 +97,8 @@ def _add_steps(page: Page, steps: Sequence[Step]) -> None:
     for number, step in enumerate(steps, start=1):
         page.add(step.title or step.key, prefix=f" {number:2}  ", prefix_style="bold")
         page.add(step.because, prefix="     because ", prefix_style="dim", style="dim")
-        page.add(_how(step), prefix="     ", style="dim")
+        if not isinstance(step.do, WaitUntil):
+            page.add(_how(step), prefix="     ", style="dim")
         if step.changes:
             _add_changes(page, step.changes)
         elif isinstance(step.do, PveCall) and step.do.method != "DELETE":
@@ -109,17 +110,9 @@ def _how(step: Step) -> str:
     when = "now" if Effect.NOW in effects else _AT_CYCLE
     if len(effects) > 1:
         when = f"now and {_AT_CYCLE}"
-    return _means(step.do, when)
-
-
-def _means(do: Action, when: str) -> str:
-    match do:
-        case PveCall():
-            return f"{when}, by {do.method} {do.path}"
-        case Playbook():
-            return f"{when}, by playbook {do.name} on {do.host}"
-        case WaitUntil():
-            return f"at most {duration(do.deadline_s)}"
+    if isinstance(step.do, PveCall):
+        return f"{when}, by {step.do.method} {step.do.path}"
+    return f"{when}, by playbook {step.do.name} on {step.do.host}" if isinstance(step.do, Playbook) else when
 
 
 def _add_changes(page: Page, changes: Sequence[Change]) -> None:

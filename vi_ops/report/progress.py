@@ -15,7 +15,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from vi_ops.plan.step import Step, WaitUntil
 from vi_ops.report.jsonl import print_record
 from vi_ops.report.text import duration
 
@@ -24,28 +23,28 @@ from vi_ops.report.text import duration
 class _Active:
     """A step that is under way."""
 
-    step: Step
+    title: str
     started_s: float
     note: str = ""
 
 
 class Progress:
-    """Tells of steps as they begin and end. Threads may share one: a note belongs to its thread's step.
+    """The screen of one or several runs: `of` gives each run its listener; threads may share the screen.
 
-    `clock` gives seconds. On a terminal what is under way is shown with a spinner, the time it has taken and
-    its deadline; elsewhere each step prints a line when it begins and one when it ends, and each new note one.
+    On a terminal what is under way is shown with a spinner and the time it has taken; elsewhere each step
+    prints a line when it begins, one when it ends, and one for each new note. `clock` gives seconds.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
         self._lock = threading.Lock()
-        self._active: dict[int, _Active] = {}
+        self._active: dict[str, _Active] = {}
         self._spinner = Spinner("dots" if console.encoding.startswith("utf") else "line")
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 console=self._console, get_renderable=self._render, refresh_per_second=8, transient=True
             )
@@ -59,112 +58,109 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def start(self, step: Step) -> None:
-        """A step begins."""
-        with self._lock:
-            self._active[threading.get_ident()] = _Active(step, self._clock())
-        if not self._live:
-            self._print("..", step, _deadline(step), "")
+    def of(self, subject: str) -> ProgressOf:
+        """The listener of one run; `subject` leads each of its lines."""
+        return ProgressOf(self, subject)
 
-    def note(self, text: str) -> None:
-        """Something worth knowing about this thread's step: what is waited for, how far it is."""
+    def start(self, subject: str, title: str) -> None:
+        """A step of `subject` begins; the one before it is over."""
         with self._lock:
-            active = self._active.get(threading.get_ident())
-            if active is None or active.note == text:
+            self._active[subject] = _Active(title, self._clock())
+        if not self._live:
+            self._print("..", "dim", subject, title)
+
+    def note(self, subject: str, text: str) -> None:
+        """What is waited for, how far it is, or a line of the node's log. The same note twice is one."""
+        with self._lock:
+            active = self._active.get(subject)
+            if active and active.note == text:
                 return
-            active.note = text
-        if not self._live:
-            self._console.print(Text(f"   {_subject(active.step)}: {text}"), soft_wrap=True)
+            if active:
+                active.note = text
+        if active is None or not self._live:
+            self._print("  ", "", subject, text)
 
-    def stop(self, step: Step) -> None:
-        """A step has ended well."""
-        self._print("ok", step, self._took(step), "green")
-
-    def fail(self, step: Step, reason: str = "") -> None:
-        """A step has failed; `reason` in a few words, the error itself is printed elsewhere."""
-        self._print("!!", step, self._took(step), "bold red")
-        if reason:
-            self._console.print(Text(f"   {_subject(step)}: {reason}"), soft_wrap=True)
-
-    def _took(self, step: Step) -> str:
+    def end(self, subject: str, mark: str, style: str, text: str) -> None:
+        """The step of `subject` is over, well or not."""
         with self._lock:
-            active = self._active.pop(threading.get_ident(), None)
-        return duration(self._clock() - active.started_s) if active and active.step == step else ""
+            active = self._active.pop(subject, None)
+        if active is None:
+            return
+        rest = ", ".join(filter(None, (duration(self._clock() - active.started_s), text)))
+        self._print(mark, style, subject, active.title, rest)
 
-    def _print(self, mark: str, step: Step, rest: str, style: str) -> None:
-        words = f" {_subject(step)}: {step.title or step.key}"
+    def _print(self, mark: str, style: str, subject: str, words: str, rest: str = "") -> None:
         tail = f" ({rest})" if rest else ""
-        self._console.print(Text.assemble((mark, style), words, (tail, "dim")), soft_wrap=True)
+        self._console.print(
+            Text.assemble((mark, style), f" {subject}: {words}", (tail, "dim")), soft_wrap=True
+        )
 
     def _render(self) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(no_wrap=True, width=2)
-        grid.add_column(overflow="ellipsis", no_wrap=True)
-        now_s = self._clock()
+        grid.add_column(no_wrap=True, overflow="ellipsis")
         with self._lock:
-            for active in self._active.values():
-                step = active.step
-                took = duration(int(now_s - active.started_s))
-                limit = f" of {duration(step.do.deadline_s)}" if isinstance(step.do, WaitUntil) else ""
-                words = Text.assemble(
-                    f"{_subject(step)}: {step.title or step.key}",
-                    (f"  {took}{limit}", "cyan"),
-                    (f"  {active.note}" if active.note else "", "dim"),
-                )
+            for subject, active in self._active.items():
+                took = duration(int(self._clock() - active.started_s))
+                note = f"  {active.note}" if active.note else ""
+                words = Text.assemble(f"{subject}: {active.title}", (f"  {took}", "cyan"), (note, "dim"))
                 grid.add_row(self._spinner, words)
         return grid
 
 
-class JsonProgress:
-    """The same events as JSON lines: `kind` start, note, stop or fail."""
+class ProgressOf:
+    """What one run tells: a step is started once, and stopped or failed once."""
 
-    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._active: dict[int, tuple[Step, float]] = {}
+    def __init__(self, progress: Progress, subject: str) -> None:
+        self._progress = progress
+        self._subject = subject
 
-    def __enter__(self) -> JsonProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def start(self, step: Step) -> None:
+    def start(self, title: str) -> None:
         """A step begins."""
-        limit = {"deadline_s": step.do.deadline_s} if isinstance(step.do, WaitUntil) else {}
-        with self._lock:
-            self._active[threading.get_ident()] = (step, self._clock())
-            print_record({"kind": "start", "key": step.key, "title": step.title, **limit}, self._stream)
+        self._progress.start(self._subject, title)
 
     def note(self, text: str) -> None:
-        """Something worth knowing about this thread's step."""
-        with self._lock:
-            active = self._active.get(threading.get_ident())
-            print_record(
-                {"kind": "note", "key": active[0].key if active else None, "text": text}, self._stream
-            )
+        """Something about the step."""
+        self._progress.note(self._subject, text)
 
-    def stop(self, step: Step) -> None:
-        """A step has ended well."""
-        self._end("stop", step, {})
+    def stop(self, text: str = "") -> None:
+        """The step is done."""
+        self._progress.end(self._subject, "ok", "green", text)
 
-    def fail(self, step: Step, reason: str = "") -> None:
-        """A step has failed."""
-        self._end("fail", step, {"reason": reason})
-
-    def _end(self, kind: str, step: Step, rest: dict[str, str]) -> None:
-        with self._lock:
-            _, started_s = self._active.pop(threading.get_ident(), (step, self._clock()))
-            took_s = round(self._clock() - started_s, 3)
-            print_record({"kind": kind, "key": step.key, "took_s": took_s, **rest}, self._stream)
+    def fail(self, text: str) -> None:
+        """The step failed; of a long text only the first line, the error itself is printed at the end."""
+        self._progress.end(self._subject, "!!", "bold red", text.partition("\n")[0])
 
 
-def _subject(step: Step) -> str:
-    return step.key.partition("/")[0]
+class JsonProgressOf:
+    """The same events as JSON lines: `kind` start, note, stop or fail, with `subject` and `title`."""
 
+    def __init__(self, stream: IO[str], subject: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._subject = subject
+        self._clock = clock
+        self._active = _Active("", clock())
 
-def _deadline(step: Step) -> str:
-    return f"at most {duration(step.do.deadline_s)}" if isinstance(step.do, WaitUntil) else ""
+    def start(self, title: str) -> None:
+        """A step begins."""
+        self._active = _Active(title, self._clock())
+        self._tell("start", {})
+
+    def note(self, text: str) -> None:
+        """Something about the step."""
+        self._tell("note", {"text": text})
+
+    def stop(self, text: str = "") -> None:
+        """The step is done."""
+        self._tell("stop", {"took_s": self._took_s(), "text": text})
+
+    def fail(self, text: str) -> None:
+        """The step failed."""
+        self._tell("fail", {"took_s": self._took_s(), "text": text})
+
+    def _took_s(self) -> float:
+        return round(self._clock() - self._active.started_s, 3)
+
+    def _tell(self, kind: str, rest: dict[str, str | float]) -> None:
+        record = {"kind": kind, "subject": self._subject, "title": self._active.title, **rest}
+        print_record(record, self._stream)
