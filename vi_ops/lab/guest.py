@@ -49,7 +49,7 @@ async def start(node: Node, vmid: int, config: Config, log: Log, timeout_s: floa
         await _prepare(files, config, log)
         host = Host(await accelerator.has_kvm(node.home), node.host.cpus, volume.FIRMWARE)
         argv = qemu_command(vmid, config, files, host, _surroundings(node, vmid, log))
-        await _launch(argv, log, timeout_s)
+        await _launch(argv, files.qemu_log, log, timeout_s)
     finally:
         _starting.discard(files.pid)
 
@@ -121,18 +121,20 @@ async def is_running(node: Node, vmid: int) -> bool:
 async def status(node: Node, vmid: int) -> dict[str, Any]:
     """What can be seen of the guest from outside, in the keys and units of Proxmox's `status/current`.
 
-    `cpu` is the share of one processor used since the last call (divide by `cpus`), 0 at first;
-    `mem` is the process's resident memory in bytes. What QEMU does not tell in time is left out.
+    `cpu` is the used share of the guest's processors since the last call, 0 at first; `mem` is the
+    process's resident memory in bytes. What QEMU does not tell in time is left out.
     """
     process = _process(node, vmid)
     if process is None:
         return {"status": "stopped", "qmpstatus": "stopped"}
     seen: dict[str, Any] = {"status": "running", "qmpstatus": "running"}
-    with contextlib.suppress(psutil.Error):
-        seen |= _seen_from_outside(process)
+    cpus = 1
     with contextlib.suppress(GuestError):
         async with monitor(vmid, _files(node, vmid).qmp, 3.0) as qemu:
             seen |= await _seen_by_qemu(qemu)
+            cpus = len(await qemu.ask("query-cpus-fast"))
+    with contextlib.suppress(psutil.Error):
+        seen |= _seen_from_outside(process, cpus)
     return seen
 
 
@@ -208,7 +210,7 @@ def _process(node: Node, vmid: int) -> psutil.Process | None:
 async def _prepare(files: GuestFiles, config: Config, log: Log) -> None:
     files.pid.parent.chmod(0o700)
     files.qemu_log.parent.mkdir(parents=True, exist_ok=True)
-    for stale in (files.pid, files.qmp, files.agent, files.serial, files.console_log):
+    for stale in (files.pid, files.qmp, files.agent, files.serial, files.console_log, files.qemu_log):
         stale.unlink(missing_ok=True)
     files.console_log.touch(mode=0o600)
     if config.get("bios") == "ovmf" and "efidisk0" not in config:
@@ -229,7 +231,7 @@ def _surroundings(node: Node, vmid: int, log: Log) -> Surroundings:
     )
 
 
-async def _launch(argv: tuple[str, ...], log: Log, timeout_s: float) -> None:
+async def _launch(argv: tuple[str, ...], qemu_log: Path, log: Log, timeout_s: float) -> None:
     if shutil.which(argv[0]) is None:
         raise GuestError(f"start failed: command '{argv[0]}' not found: install the package qemu-system-x86")
     process = await asyncio.create_subprocess_exec(
@@ -249,7 +251,9 @@ async def _launch(argv: tuple[str, ...], log: Log, timeout_s: float) -> None:
         if isinstance(error, TimeoutError):
             raise GuestError(f"start failed: command '{argv[0]} ...' failed: got timeout") from error
         raise
-    for line in complaint.decode(errors="replace").splitlines():
+    # QEMU complains on stderr until it has opened its log, and there from then on.
+    words = complaint.decode(errors="replace") + (qemu_log.read_text() if qemu_log.exists() else "")
+    for line in words.splitlines():
         log(line)
     if process.returncode:
         raise GuestError(f"start failed: QEMU exited with code {process.returncode}")
@@ -306,7 +310,7 @@ async def _kill(process: psutil.Process, log: Log) -> None:
     raise GuestError(f"process {process.pid} does not end, not even by SIGKILL")
 
 
-def _seen_from_outside(process: psutil.Process) -> dict[str, Any]:
+def _seen_from_outside(process: psutil.Process, cpus: int) -> dict[str, Any]:
     with process.oneshot():
         times, memory, began = process.cpu_times(), process.memory_info(), process.create_time()
     now, used = time.monotonic(), times.user + times.system
@@ -316,7 +320,9 @@ def _seen_from_outside(process: psutil.Process) -> dict[str, Any]:
         share = (used - used_then) / (now - then)
         then, used_then = now, used
     _cpu_seen[key] = (then, used_then, share)
-    return {"pid": process.pid, "uptime": int(time.time() - began), "cpu": share, "mem": memory.rss}
+    seen = {"pid": process.pid, "uptime": int(time.time() - began), "mem": memory.rss}
+    # A QEMU of n processors has more threads than those: the share may not pass 1, as on a node.
+    return {**seen, "cpu": min(1.0, share / cpus)}
 
 
 async def _seen_by_qemu(qemu: Monitor) -> dict[str, Any]:

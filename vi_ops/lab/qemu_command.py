@@ -75,7 +75,7 @@ def qemu_command(
         "qemu-system-x86_64",
         *("-name", _escape(str(config.get("name", f"VM {vmid}")))),
         *("-no-user-config", "-nodefaults", "-display", "none"),
-        *("-daemonize", "-pidfile", str(files.pid), "-D", str(files.qemu_log), "-msg", "timestamp=on"),
+        *("-daemonize", "-pidfile", str(files.pid), "-D", str(files.qemu_log)),
         *("-chardev", f"socket,id=qmp,path={_escape(files.qmp)},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
         *_machine(config, host),
