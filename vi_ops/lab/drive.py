@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Final
 
 from vi_ops.facts.property_string import format_property_string, parse_property_string
@@ -101,7 +102,7 @@ def parse_disk_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
     if not match:
         raise ValueError(f"no disk size: {text!r}")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))
+    return int(Decimal(match[1]) * 1024 ** " KMGT".index(match[2] or " "))
 
 
 def drives(values: Mapping[str, str]) -> dict[str, Drive]:

@@ -1,0 +1,118 @@
+"""Guests that are nothing but a state: what the lab's API needs of QEMU, without QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vi_ops.lab import cloudinit, guest, volume
+from vi_ops.lab.guest_error import AgentRefused, GuestError
+from vi_ops.lab.node import Node
+
+Log = Callable[[str], None]
+
+
+@dataclass
+class FakeGuests:
+    """The guests that run, by vmid. `deaf` ones do not power off when asked; `agents` answer by command.
+
+    An agent's answer may be an exception, which is then raised.
+    """
+
+    running: dict[int, dict[str, str]] = field(default_factory=dict)
+    paused: set[int] = field(default_factory=set)
+    deaf: set[int] = field(default_factory=set)
+    agents: dict[int, dict[str, Any]] = field(default_factory=dict)
+    media: list[tuple[int, str, str]] = field(default_factory=list)
+    began: dict[int, float] = field(default_factory=dict)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put these guests in the place of QEMU's."""
+        for name in ("start", "stop", "shutdown", "reset", "suspend", "resume", "is_running", "status"):
+            monkeypatch.setattr(guest, name, getattr(self, name))
+        for name in ("agent", "resize_disk", "change_medium"):
+            monkeypatch.setattr(guest, name, getattr(self, name))
+
+    async def start(
+        self, node: Node, vmid: int, config: Mapping[str, str], log: Log, timeout_s: float = 30
+    ) -> None:
+        await cloudinit.build_iso(node, vmid, config, log)
+        if node.faults.is_on("no-boot", vmid):
+            self.deaf.add(vmid)
+        self.running[vmid] = dict(config)
+        self.began[vmid] = time.monotonic()
+
+    async def stop(self, node: Node, vmid: int, timeout_s: float = 60, log: Log = print) -> None:
+        self.running.pop(vmid, None)
+        self.paused.discard(vmid)
+
+    async def shutdown(
+        self,
+        node: Node,
+        vmid: int,
+        timeout_s: float,
+        force: bool = False,
+        log: Log = print,
+        agent: bool = False,
+    ) -> None:
+        if agent and vmid not in self.agents:
+            log(f"QEMU Guest Agent is not running - VM {vmid} qga command 'guest-ping' failed - got timeout")
+        if vmid in self.deaf:
+            await asyncio.sleep(min(timeout_s, 0.05))
+            if not force:
+                raise GuestError("VM quit/powerdown failed - got timeout")
+            log("VM still running - terminating now with SIGTERM")
+        await self.stop(node, vmid)
+
+    async def reset(self, node: Node, vmid: int) -> None:
+        self.began[vmid] = time.monotonic()
+
+    async def suspend(self, node: Node, vmid: int) -> None:
+        self.paused.add(vmid)
+
+    async def resume(self, node: Node, vmid: int) -> None:
+        self.paused.discard(vmid)
+
+    async def is_running(self, node: Node, vmid: int) -> bool:
+        return vmid in self.running
+
+    async def status(self, node: Node, vmid: int) -> dict[str, Any]:
+        if vmid not in self.running:
+            return {"status": "stopped", "qmpstatus": "stopped"}
+        uptime = int(time.monotonic() - self.began[vmid])
+        qmpstatus = "paused" if vmid in self.paused else "running"
+        return {"qmpstatus": qmpstatus, "pid": 4242, "uptime": uptime, "mem": 1024**2, "cpu": 0.0}
+
+    async def agent(
+        self,
+        node: Node,
+        vmid: int,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        timeout_s: float = 5,
+    ) -> Any:
+        if node.faults.is_on("agent-silent", vmid) or vmid not in self.agents:
+            raise GuestError(f"VM {vmid} qga command '{command}' failed - got timeout")
+        if command == "guest-ping":
+            return {}
+        answer = self.agents[vmid].get(command)
+        if answer is None:
+            raise AgentRefused(
+                {"class": "CommandNotFound", "desc": f"The command {command} has not been found"}
+            )
+        answer = answer(arguments) if callable(answer) else answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def resize_disk(self, node: Node, vmid: int, drive: str, volid: str, size_bytes: int) -> None:
+        await volume.resize(node, volid, size_bytes)
+
+    async def change_medium(self, node: Node, vmid: int, drive: str, path: Path, volume_format: str) -> None:
+        self.media.append((vmid, drive, path.name))
