@@ -65,7 +65,7 @@ def look_and_plan(target: Target, journal: Journal, before: int | None = None) -
     """What is, and what would be done about it. Reads only."""
     spec, pve = target.spec, target.pve
     node = look_at_node(pve)
-    vm = look_at_vm(pve, spec.vmid, pve.node_name)
+    vm = look_at_vm(pve, spec.vmid, node)
     unfinished = {step.key for step in journal.left(spec.host, before)}
     plan = plan_vm(spec, pve.spec, node, vm, target.site, unfinished=unfinished)
     return plan, vm
@@ -101,13 +101,13 @@ def destroy(target: Target, confirm: Callable[[Plan], str]) -> Plan:
     """
     spec, pve = target.spec, target.pve
     with _run(target, f"destroy {spec.host}") as work:
-        vm = look_at_vm(pve, spec.vmid, pve.node_name)
+        vm = look_at_vm(pve, spec.vmid)
         shown = plan_destroy(spec, vm, snapshots=_snapshots(pve, work.guest.path) if vm else ())
         _refuse_blocked(shown)
         if vm is None:
             return shown
         typed = confirm(shown)
-        now = look_at_vm(pve, spec.vmid, pve.node_name)
+        now = look_at_vm(pve, spec.vmid)
         plan = plan_destroy(spec, now, snapshots=_snapshots(pve, work.guest.path) if now else (), typed=typed)
         _refuse_blocked(plan)
         if now is None or plan.losses != shown.losses or now.digest != vm.digest:

@@ -159,12 +159,23 @@ def _open(connection: Connection, target: SshTarget, name: str) -> None:
         raise Unreachable("ssh-unreachable", f"{name}: no SSH connection ({tried}): {why}") from error
 
 
-def openssh(target: SshTarget, known_hosts: Path, *, tty: bool = False) -> list[str]:
-    """The OpenSSH client's argv up to the host, with the same strictness as `open_shell`."""
+def openssh(
+    target: SshTarget,
+    known_hosts: Path,
+    *,
+    tty: bool = False,
+    is_first_asked: bool = False,
+    user: str | None = None,
+) -> list[str]:
+    """The OpenSSH client's argv up to the host, with the same strictness as `open_shell`.
+
+    `is_first_asked` lets a person confirm an unknown host key: for nodes, which no agent vouches for.
+    `user` stands in where the inventory names none.
+    """
     options = {
         "UserKnownHostsFile": str(known_hosts),
         "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
+        "StrictHostKeyChecking": "ask" if is_first_asked else "yes",
         "UpdateHostKeys": "no",
         "ConnectTimeout": str(round(CONNECT_DEADLINE_S)),
     }
@@ -176,7 +187,8 @@ def openssh(target: SshTarget, known_hosts: Path, *, tty: bool = False) -> list[
         argv += ["-o", f'{name}="{value}"' if " " in value else f"{name}={value}"]
     if tty:
         argv.append("-t")
-    return [*argv, f"{target.user}@{target.host}" if target.user else target.host]
+    login = target.user or user
+    return [*argv, f"{login}@{target.host}" if login else target.host]
 
 
 def _tail(text: str, count: int = 10) -> str:

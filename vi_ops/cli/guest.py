@@ -1,0 +1,94 @@
+"""The ways into a guest: `vi-ops ssh` with a verified host key, `vi-ops console` without any network."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vi_ops.specs.vm import VmSpec
+
+Host = Annotated[str, typer.Argument(metavar="VM", help="A VM by inventory name.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the top of the command line."""
+    app.command("ssh")(ssh)
+    app.command("console")(console)
+
+
+def ssh(
+    host: Host,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="Run this instead of a shell.")
+    ] = None,
+    vouch_again: Annotated[
+        bool, typer.Option("--vouch", help="Ask the guest agent for the host key, even if one is pinned.")
+    ] = False,
+) -> None:
+    """Open a shell in a guest, or run a command there.
+
+    Each word of a command arrives as it was given. Uses the OpenSSH client with the pinned host key and the inventory's private key; no ~/.ssh/config.
+    A guest whose key is not pinned yet is vouched for by its agent, over the node's API.
+
+    \b
+    Examples:
+      vi-ops ssh vm106
+      vi-ops ssh vm106 -- journalctl -b -p err
+    """
+    from vi_ops.cli.reach import open_reach
+    from vi_ops.execute.guest import Guest, vouch
+    from vi_ops.execute.host_key import pinned
+    from vi_ops.execute.ssh import openssh
+
+    with open_reach() as reach:
+        (spec,) = reach.specs([host], False)
+        hosts_file = reach.state.known_hosts
+        if vouch_again or not pinned(hosts_file, spec.ssh.host, spec.ssh.port):
+            vouch(
+                Guest(spec, reach.pve(spec.node), reach.state, tell=lambda line: typer.echo(line, err=True))
+            )
+    argv = openssh(spec.ssh, hosts_file)
+    if words:
+        argv += ["--", shlex.join(words)]
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+def console(host: Host) -> None:
+    """Attach to a guest's serial console.
+
+    Leave with Ctrl-] (lab) or Ctrl-O (node).
+
+    On a node this is `qm terminal` over SSH as root: the API shows no console text to a token.
+    On the lab it is the guest's own serial port.
+
+    \b
+    Examples:
+      vi-ops console vm106
+    """
+    from vi_ops.cli.reach import lab_home, open_reach
+
+    with open_reach() as reach:
+        (spec,) = reach.specs([host], False)
+        node = reach.site.node(spec.node)
+        home = lab_home(node.api.url)
+        if home is not None:
+            _lab_console(home, spec)
+            return
+        from vi_ops.execute.ssh import openssh
+
+        argv = openssh(node.ssh, reach.state.known_hosts, tty=True, is_first_asked=True, user="root")
+    os.execvp(argv[0], [*argv, "--", f"qm terminal {spec.vmid} -iface serial0"])  # noqa: S606
+
+
+def _lab_console(home: Path, spec: VmSpec) -> None:
+    from vi_ops.execute.console import ESCAPE_NAME, attach
+    from vi_ops.lab.console import socket_path
+
+    typer.echo(f"{spec.host}: serial console, leave with {ESCAPE_NAME}", err=True)
+    attach(socket_path(home / "run", spec.vmid))
+    typer.echo("", err=True)

@@ -1,0 +1,71 @@
+"""Talking to a serial console: the terminal in raw mode, every byte passed on, one key to leave."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vi_ops.errors import Unreachable
+
+ESCAPE = b"\x1d"
+ESCAPE_NAME = "Ctrl-]"
+_CONNECT_DEADLINE_S = 5.0
+
+
+def attach(path: Path, *, stdin: int | None = None, stdout: int | None = None) -> None:
+    """Connect this terminal with the unix socket of a serial port until Ctrl-], or either side ends.
+
+    Raises Unreachable when nothing listens there, or somebody else is attached: a port has one talker.
+    """
+    keys = sys.stdin.fileno() if stdin is None else stdin
+    screen = sys.stdout.fileno() if stdout is None else stdout
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as port:
+        port.settimeout(_CONNECT_DEADLINE_S)
+        try:
+            port.connect(str(path))
+        except OSError as error:
+            raise Unreachable(
+                "console-unreachable", f"nobody answers at the serial console {path}: {error}"
+            ) from error
+        port.setblocking(True)
+        with _raw(keys):
+            _relay(port, keys, screen)
+
+
+def _relay(port: socket.socket, keys: int, screen: int) -> None:
+    with selectors.DefaultSelector() as ready:
+        ready.register(port, selectors.EVENT_READ)
+        ready.register(keys, selectors.EVENT_READ)
+        while True:
+            for key, _ in ready.select():
+                if key.fd == port.fileno():
+                    seen = port.recv(4096)
+                    os.write(screen, seen)
+                    if not seen:
+                        return
+                else:
+                    typed, escape, _ = os.read(keys, 1024).partition(ESCAPE)
+                    port.sendall(typed)
+                    if escape or not typed:
+                        return
+
+
+@contextmanager
+def _raw(terminal: int) -> Iterator[None]:
+    """Raw mode while the block runs; nothing where there is no terminal."""
+    if not os.isatty(terminal):
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setraw(terminal)
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
