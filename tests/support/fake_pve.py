@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from vi_ops.specs.node import NodeSpec
+
 SECRET = "11111111-2222-3333-4444-555555555555"
 TOKEN = "ops@pve!viops"
 
@@ -247,6 +249,16 @@ def certificate() -> bytes:
     plain = serialization.NoEncryption()
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     return private + made.public_bytes(serialization.Encoding.PEM)
+
+
+def node_spec(fake: FakePve, **api: Any) -> NodeSpec:
+    """The spec of a fake node; keywords replace fields of its `api`."""
+    secret = fake.home / "secret"
+    secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
+    login = {} if "user" in api else {"token": TOKEN}
+    fields = {"url": fake.url, "secret": {"file": str(secret)}, **login, **api}
+    return NodeSpec.model_validate({"host": "pve1", "name": "pve1", "api": fields, "ssh": {"host": "pve1"}})
 
 
 @contextmanager

@@ -9,25 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_pve import SECRET, TOKEN, Answer, FakePve, serve_fake
+from tests.support.fake_pve import SECRET, TOKEN, Answer, FakePve, node_spec, serve_fake
 from vi_ops.errors import FactError, LockHeld, Refused, StepFailed, Unreachable
 from vi_ops.execute import pve as client
+from vi_ops.execute import pve_lost
 from vi_ops.execute.pve import Pve, connect
 from vi_ops.execute.trust import shown_fingerprint
 from vi_ops.plan.step import PveCall
-from vi_ops.specs.node import NodeSpec
 
 START = PveCall("POST", "/nodes/pve1/qemu/106/status/start")
 CONFIG = PveCall("PUT", "/nodes/pve1/qemu/106/config", {"memory": 2048})
-
-
-def node_spec(fake: FakePve, **api: Any) -> NodeSpec:
-    secret = fake.home / "secret"
-    secret.write_text(SECRET + "\n")
-    secret.chmod(0o600)
-    login = {} if "user" in api else {"token": TOKEN}
-    fields = {"url": fake.url, "secret": {"file": str(secret)}, **login, **api}
-    return NodeSpec.model_validate({"host": "pve1", "name": "pve1", "api": fields, "ssh": {"host": "pve1"}})
 
 
 @pytest.fixture
@@ -38,9 +29,9 @@ def fake(tmp_path: Path) -> Iterator[FakePve]:
 
 @pytest.fixture
 def pve(fake: FakePve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pve]:
-    monkeypatch.setattr(client, "SETTLE_S", 1.0)
-    monkeypatch.setattr(client, "SETTLE_SLOW_S", 1.5)
-    monkeypatch.setattr(client, "LATE_TASK_S", 0.1)
+    monkeypatch.setattr(pve_lost, "SETTLE_S", 0.5)
+    monkeypatch.setattr(pve_lost, "SETTLE_SLOW_S", 0.8)
+    monkeypatch.setattr(pve_lost, "LATE_TASK_S", 0.1)
     with connect(node_spec(fake, ca_file=str(fake.home / "node.pem")), state_dir=fake.home / "state") as api:
         yield api
 

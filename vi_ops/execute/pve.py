@@ -12,36 +12,25 @@ from urllib.parse import quote
 import stamina
 from proxmoxer.core import ProxmoxResource, ResourceException
 
-from vi_ops.errors import FactError, StepFailed, Unreachable, ViOpsError
+from vi_ops.errors import SpecError, Unreachable
+from vi_ops.execute.pve_lost import LostWrite, find_out
 from vi_ops.execute.pve_session import NoAnswer, Password, PveSession, Token, read_data, read_words
-from vi_ops.execute.refusal import masked, meaning_of, refusal
+from vi_ops.execute.pve_task import Tell, task_failed, wait_for_task
+from vi_ops.execute.refusal import masked, refusal
 from vi_ops.execute.secret import read_secret
 from vi_ops.execute.trust import endpoint, establish_trust
-from vi_ops.facts.task import (
-    TaskKind,
-    TaskResult,
-    Upid,
-    find_task,
-    is_upid,
-    parse_log,
-    parse_task,
-    parse_upid,
-    task_of_call,
-)
+from vi_ops.execute.upload import Multipart, checksum_fields
+from vi_ops.facts.task import TaskResult, is_upid
+from vi_ops.plan.deadline import copy_deadline_s
 from vi_ops.plan.step import PveCall
 from vi_ops.specs.node import NodeSpec
 
-Tell = Callable[[str], None]
+__all__ = ["Pve", "connect", "sendable", "task_failed"]
 
 GET_ATTEMPTS: Final = 4
 GET_DEADLINE_S: Final = 75.0
-# After a dropped connection a write may still wait 10 s for a lock (pve-guest-common, lock_config).
-SETTLE_S: Final = 12.0
-# After a 596 or a read timeout the node works on, for as long as it takes; then we stop looking.
-SETTLE_SLOW_S: Final = 90.0
-LATE_TASK_S: Final = 1.5
-POLL_FIRST_S: Final = 0.1
-POLL_LONGEST_S: Final = 2.0
+# The node writes an upload to /var/tmp before it answers.
+UPLOAD_DEADLINES_S: Final = (30.0, 300.0)
 
 # pveproxy's own client: 595 found no daemon to hand the call to; the others lost it (AnyEvent::HTTP).
 _NOBODY_THERE: Final = 595
@@ -101,6 +90,7 @@ class Pve:
                 attempts=GET_ATTEMPTS,
                 timeout=GET_DEADLINE_S,
                 wait_initial=0.2,
+                wait_jitter=0.2,
                 wait_max=3.0,
             ):
                 with attempt:
@@ -130,6 +120,7 @@ class Pve:
                 attempts=GET_ATTEMPTS,
                 timeout=30.0,
                 wait_initial=0.3,
+                wait_jitter=0.2,
                 wait_max=3.0,
             ):
                 with attempt:
@@ -137,40 +128,43 @@ class Pve:
         except NoAnswer as failure:
             if not failure.sent:
                 self._give_up(call, failure)
-            data = self._find_out(call, failure, began_s, landed)
+            data = find_out(self, LostWrite(call, failure, began_s, self._known, landed))
         if is_upid(data):
             self._known.add(data)
         return data
+
+    def upload(
+        self,
+        node: str,
+        storage: str,
+        path: Path,
+        content: str = "import",
+        checksum: str | None = None,
+        tell: Tell | None = None,
+        filename: str | None = None,
+    ) -> TaskResult:
+        """Stream a file to a storage and wait until the node has checked and moved it.
+
+        `content` is import or iso; `checksum` is `sha256:<hex>`; `tell` hears of each tenth. Raises as `run`.
+        """
+        fields = {"content": content, **checksum_fields(checksum)}
+        call = PveCall("POST", f"/nodes/{node}/storage/{storage}/upload", fields)
+        began_s = time.time()
+        with Multipart(fields, path, filename or path.name, tell) as body:
+            try:
+                data = self._send(call, body)
+            except NoAnswer as failure:
+                if not body.is_sent:
+                    self._give_up(call, failure)
+                data = find_out(self, LostWrite(call, failure, began_s, self._known))
+        return self._outcome(call, data, copy_deadline_s(len(body)), tell)
 
     def wait(self, upid: str, deadline_s: float, tell: Tell | None = None) -> TaskResult:
         """Wait for a task and give its result, whatever it is; `tell` gets the log's lines as they appear.
 
         An outage of the API meanwhile is waited out. Raises StepFailed `pve-task-deadline`: the task goes on.
         """
-        task = parse_upid(upid)
-        path = f"/nodes/{task.node}/tasks/{upid}"
-        end_s = time.monotonic() + deadline_s
-        pause_s, told, outage = POLL_FIRST_S, 0, None
-        while True:
-            try:
-                status, outage = self.get(f"{path}/status"), None
-                if tell:
-                    told = self._tell_more(path, told, tell)
-                if parse_task(task, status, ()):
-                    lines = self._log(path)
-                    for line in lines[told:] if tell else ():
-                        tell(line)  # type: ignore[misc]
-                    result = parse_task(task, status, lines)
-                    assert result is not None  # noqa: S101
-                    return result
-            except Unreachable as error:
-                if error.code != "pve-unreachable":
-                    raise
-                outage = error
-            if time.monotonic() + pause_s > end_s:
-                raise self._too_slow(task, deadline_s, outage)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, POLL_LONGEST_S)
+        return wait_for_task(self, upid, deadline_s, tell)
 
     def run(
         self,
@@ -183,7 +177,9 @@ class Pve:
 
         Raises StepFailed `pve-task-failed` with the end of the log; else as `write` and `wait`.
         """
-        data = self.write(call, landed)
+        return self._outcome(call, self.write(call, landed), deadline_s, tell)
+
+    def _outcome(self, call: PveCall, data: Any, deadline_s: float, tell: Tell | None) -> TaskResult:
         if not is_upid(data):
             return TaskResult(None, "OK")
         result = self.wait(data, deadline_s, tell)
@@ -192,22 +188,35 @@ class Pve:
         return result
 
     def _ask(self, call: PveCall) -> Any:
+        """One request, through proxmoxer, and what its answer means. Raises NoAnswer and ViOpsError."""
         verb = getattr(self._api(_quoted(call.path)), call.method.lower())
         try:
-            data = verb(**sendable(call.params))
+            return verb(**sendable(call.params))
         except ResourceException as error:
-            words, by_name = error.errors
-            status = int(error.status_code)
-            if status == _NOBODY_THERE or status in _LOST:
-                failure = NoAnswer(f"{status} {words}", sent=status != _NOBODY_THERE)
-                failure.slow = status in _SLOW
-                raise failure from error
-            hidden = [str(call.params[name]) for name in call.secret if name in call.params]
-            told = {name: masked(text, hidden) for name, text in by_name.items()}
-            raise refusal(
-                f"{call.method} {call.path}", self.authid, self.spec.host, status, masked(words, hidden), told
-            ) from None
-        return data
+            raise self._refused(call, int(error.status_code), *error.errors) from None
+
+    def _send(self, call: PveCall, body: Multipart) -> Any:
+        """One upload, beside proxmoxer, which would hold the file in memory, but over the same session."""
+        answer = self._session.request(
+            call.method,
+            f"{self._session.base_url}/{_quoted(call.path)}",
+            data=body,
+            headers={"Content-Type": body.content_type},
+            timeout=UPLOAD_DEADLINES_S,
+        )
+        if answer.status_code >= 400:
+            raise self._refused(call, answer.status_code, *read_words(answer))
+        return read_data(answer)
+
+    def _refused(self, call: PveCall, status: int, words: str, by_name: Mapping[str, str]) -> Exception:
+        if status == _NOBODY_THERE or status in _LOST:
+            failure = NoAnswer(f"{status} {words}", sent=status != _NOBODY_THERE)
+            failure.slow = status in _SLOW
+            return failure
+        hidden = [str(call.params[name]) for name in call.secret if name in call.params]
+        told = {name: masked(text, hidden) for name, text in by_name.items()}
+        what = f"{call.method} {call.path}"
+        return refusal(what, self.authid, self.spec.host, status, masked(words, hidden), told)
 
     def _give_up(self, call: PveCall, failure: NoAnswer) -> NoReturn:
         where = f"{self.spec.host} at {self.spec.api.url}"
@@ -216,72 +225,6 @@ class Pve:
             f"{call.method} {call.path}: no answer from {where}: {failure.words}",
             hint="is the node up, the VPN connected, the port open? vi-ops doctor looks at each",
         ) from failure
-
-    def _find_out(
-        self, call: PveCall, failure: NoAnswer, began_s: float, landed: Callable[[], bool] | None
-    ) -> Any:
-        """Look for the effect of a write whose answer was lost: its UPID, None if it happened without one."""
-        kind = task_of_call(call.method, call.path, call.params)
-        end_s = time.monotonic() + (SETTLE_SLOW_S if failure.slow else SETTLE_S)
-        pause_s, looked = 0.3, kind is not None or landed is not None
-        problem: ViOpsError | None = None
-        while looked:
-            try:
-                if kind and (found := self._find_task(kind, began_s)):
-                    return found.text
-                if landed and landed():
-                    # A worker starts a moment after its first effect: its task is worth another look.
-                    time.sleep(LATE_TASK_S if kind else 0.0)
-                    late = self._find_task(kind, began_s) if kind else None
-                    return late.text if late else None
-                problem = None
-            except ViOpsError as error:
-                problem = error
-            if time.monotonic() + pause_s > end_s:
-                break
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, 3.0)
-        sought = "nothing could tell whether it happened"
-        if problem:
-            sought = f"and looking for its effect failed: {problem.message}"
-        elif looked:
-            sought = "and the node shows no sign of it so far"
-        raise StepFailed(
-            "pve-lost-answer",
-            f"{call.method} {call.path}: the answer was lost ({failure.words}), {sought}",
-            hint="look at the node's task list, then run the command again: it begins by looking",
-        ) from failure
-
-    def _find_task(self, kind: TaskKind, began_s: float) -> Upid | None:
-        offset_s = self.clock_offset_s
-        # The node's times and its Date header are whole seconds.
-        since = None if offset_s is None else began_s + offset_s - 2
-        params = {"source": "all", "typefilter": kind.type, "limit": 50}
-        if since is not None:
-            params["since"] = int(since)
-        return find_task(self.get(f"/nodes/{kind.node}/tasks", params), kind, self.authid, since, self._known)
-
-    def _log(self, path: str, start: int = 0) -> tuple[str, ...]:
-        try:
-            return parse_log(self.get(f"{path}/log", start=start, limit=0))
-        except (StepFailed, FactError):
-            return ()  # the log is a courtesy; the exit status is the result
-
-    def _tell_more(self, path: str, told: int, tell: Tell) -> int:
-        lines = self._log(path, told)
-        for line in lines:
-            tell(line)
-        return told + len(lines)
-
-    def _too_slow(self, task: Upid, deadline_s: float, outage: ViOpsError | None) -> StepFailed:
-        last = self._log(f"/nodes/{task.node}/tasks/{task.text}")[-1:] if outage is None else ()
-        state = f"the node does not answer: {outage.message}" if outage else "it still runs"
-        words = f"; its log ends with: {last[0]}" if last else ""
-        return StepFailed(
-            "pve-task-deadline",
-            f"task {task} was not finished after {deadline_s:.0f} s: {state}{words}\n{task.text}",
-            hint=f"it goes on without us; on the node: pvenode task status {task.text}",
-        )
 
 
 def connect(spec: NodeSpec, *, state_dir: Path, confirm: Callable[[str], bool] | None = None) -> Pve:
@@ -296,6 +239,8 @@ def connect(spec: NodeSpec, *, state_dir: Path, confirm: Callable[[str], bool] |
     owner = f"{spec.host}: api.secret"
     if api.token is not None:
         secret = read_secret(api.secret, owner)
+        if not secret.isascii():
+            raise SpecError("secret-malformed", f"{owner}: a token's secret is plain ASCII, a UUID")
         login = Token(api.token, secret.removeprefix(f"{api.token}="))
     else:
         login = Password(str(api.user), read_secret(api.secret, owner))
@@ -319,18 +264,6 @@ def sendable(params: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             sent[name] = value
     return sent
-
-
-def task_failed(result: TaskResult, call: str) -> StepFailed:
-    """The error for a task that did not end well: its words, the end of its log, its UPID, a remedy."""
-    meaning = meaning_of(result.exitstatus)
-    log = "".join(f"\n  {line}" for line in result.tail)
-    name, text = (f"task {result.upid}", f"\n{result.upid.text}") if result.upid else ("task", "")
-    return StepFailed(
-        "pve-task-failed",
-        f"{call}: {name} failed: {result.exitstatus}{log}{text}",
-        hint=meaning.hint if meaning else None,
-    )
 
 
 def _is_worth_another(error: Exception) -> bool:

@@ -128,7 +128,10 @@ class PveSession(requests.Session):
         while True:
             auth = self._auth(stale)
             answer = self._send(method, url, *args, headers={**given, **auth}, **options)
-            if answer.status_code != 401 or isinstance(self._login, Token) or stale is not None:
+            is_final = (
+                isinstance(self._login, Token) or stale is not None or hasattr(options.get("data"), "read")
+            )
+            if answer.status_code != 401 or is_final:
                 return answer
             stale = auth
 

@@ -32,7 +32,7 @@ def read_secret(spec: SecretSpec, owner: str) -> str:
     if not secret:
         raise SpecError("secret-empty", f"{owner}: the secret is empty")
     if not secret.isprintable():
-        raise SpecError("secret-lines", f"{owner}: the secret has more than one line")
+        raise SpecError("secret-malformed", f"{owner}: the secret has more than one line")
     return secret
 
 

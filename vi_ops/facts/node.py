@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vi_ops.errors import FactError
+from vi_ops.facts.access import Rights, parse_rights
+
+_BRIDGES: Final = frozenset({"bridge", "OVSBridge", "vnet"})
 
 
 @dataclass(frozen=True)
 class StorageFacts:
-    """One storage. Sizes in bytes; `content` are the words of Proxmox: images, import, iso, backup."""
+    """One storage. Sizes in bytes; `content` are the words of Proxmox: images, import, iso, backup.
+
+    A storage that is not active tells no sizes: they are 0, because nothing fits there.
+    """
 
     name: str
     type: str
@@ -20,7 +30,7 @@ class StorageFacts:
 
 @dataclass(frozen=True)
 class GuestSummary:
-    """One row of `GET /nodes/{node}/qemu`."""
+    """One row of `GET /nodes/{node}/qemu?full=1`. `qmpstatus` is QEMU's word: running, paused."""
 
     vmid: int
     name: str
@@ -28,13 +38,15 @@ class GuestSummary:
     memory_max_bytes: int
     is_template: bool = False
     tags: tuple[str, ...] = ()
+    qmpstatus: str = ""
 
 
 @dataclass(frozen=True)
 class NodeFacts:
     """One node at one moment. `permissions` is the effective tree of `GET /access/permissions`.
 
-    `images` maps a storage name to the volids with content `import` and `iso` that it holds.
+    `images` maps a storage name to the volids with content `import` that it holds. `permissions_here` are
+    those of `permissions` that do not reach below their path. `physical` is False for a node in a VM.
     """
 
     name: str
@@ -48,8 +60,132 @@ class NodeFacts:
     guests: Mapping[int, GuestSummary] = field(default_factory=dict)
     images: Mapping[str, frozenset[str]] = field(default_factory=dict)
     permissions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    permissions_here: Mapping[str, frozenset[str]] = field(default_factory=dict)
     physical: bool = True
+    uptime_s: int | None = None
+    kernel: str | None = None
 
     @property
     def major(self) -> int:
         return int(self.release.split(".", 1)[0])
+
+    @property
+    def rights(self) -> Rights:
+        """What our login may do on this node."""
+        return Rights(self.permissions, self.permissions_here)
+
+
+@dataclass(frozen=True)
+class NodeAnswers:
+    """What the node said, as it came: one field for each call of `look_at_node`."""
+
+    status: Any
+    storage: Any = None
+    network: Any = None
+    qemu: Any = None
+    permissions: Any = None
+    version: Any = None
+    images: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_node(name: str, answers: NodeAnswers) -> NodeFacts:
+    """A node from its answers. Rows that lack what names them are left out; other gaps are told as absent.
+
+    Raises FactError where processors or memory are missing, because no plan can be made without them.
+    """
+    status = answers.status if isinstance(answers.status, Mapping) else {}
+    cpu, memory = _mapping(status.get("cpuinfo")), _mapping(status.get("memory"))
+    try:
+        cpus, total, used = int(cpu["cpus"]), int(memory["total"]), int(memory["used"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FactError(
+            "node-status", f"node {name} tells no processors or memory: {str(status)[:200]}"
+        ) from error
+    version = parse_version(status, answers.version)
+    rights = parse_rights(answers.permissions)
+    return NodeFacts(
+        name=name,
+        release=".".join(version.split(".")[:2]),
+        version=version,
+        cpus=cpus,
+        memory_total_bytes=total,
+        memory_used_bytes=used,
+        storages={storage.name: storage for storage in parse_storages(answers.storage)},
+        bridges=frozenset(parse_bridges(answers.network)),
+        guests={guest.vmid: guest for guest in parse_guests(answers.qemu)},
+        images={storage: frozenset(parse_volids(rows)) for storage, rows in answers.images.items()},
+        permissions=rights.granted,
+        permissions_here=rights.local,
+        # The processor flag by which any kernel knows that it runs in a VM.
+        physical="hypervisor" not in str(cpu.get("flags", "")).split(),
+        uptime_s=_integer(status.get("uptime")),
+        kernel=_mapping(status.get("current-kernel")).get("release"),
+    )
+
+
+def parse_version(status: object, version: object) -> str:
+    """`9.2.4` from `pve-manager/9.2.4/…` in the node's status, else from `GET /version`. Raises FactError."""
+    text = str(_mapping(status).get("pveversion", ""))
+    if match := re.match(r"pve-manager/(\d+\.\d+[^/\s]*)", text):
+        return match[1]
+    said = str(_mapping(version).get("version") or _mapping(version).get("release") or "")
+    if not re.match(r"\d+\.\d+", said):
+        raise FactError("node-version", f"expected a version of Proxmox VE, got {text or said!r}")
+    return said
+
+
+def parse_storages(rows: object) -> Iterator[StorageFacts]:
+    """Storages of `GET /nodes/{node}/storage`."""
+    for row in _rows(rows):
+        if name := row.get("storage"):
+            content = frozenset(filter(None, str(row.get("content", "")).split(",")))
+            total, available = _integer(row.get("total")) or 0, _integer(row.get("avail")) or 0
+            is_active = bool(_integer(row.get("active")))
+            yield StorageFacts(
+                str(name), str(row.get("type", "unknown")), content, is_active, total, available
+            )
+
+
+def parse_bridges(rows: object) -> Iterator[str]:
+    """Names of the bridges among `GET /nodes/{node}/network`."""
+    for row in _rows(rows):
+        if row.get("iface") and row.get("type") in _BRIDGES:
+            yield str(row["iface"])
+
+
+def parse_guests(rows: object) -> Iterator[GuestSummary]:
+    """Guests of `GET /nodes/{node}/qemu`. A guest that tells no status is `unknown`."""
+    for row in _rows(rows):
+        vmid = _integer(row.get("vmid"))
+        if vmid is None:
+            continue
+        yield GuestSummary(
+            vmid=vmid,
+            name=str(row.get("name") or f"VM {vmid}"),
+            status=str(row.get("status", "unknown")),
+            memory_max_bytes=_integer(row.get("maxmem")) or 0,
+            is_template=bool(_integer(row.get("template"))),
+            tags=tuple(filter(None, re.split(r"[;,\s]+", str(row.get("tags") or "")))),
+            qmpstatus=str(row.get("qmpstatus", "")),
+        )
+
+
+def parse_volids(rows: object) -> Iterator[str]:
+    """Volume ids of `GET /nodes/{node}/storage/{storage}/content`."""
+    return (str(row["volid"]) for row in _rows(rows) if row.get("volid"))
+
+
+def _rows(rows: object) -> Iterable[Mapping[str, Any]]:
+    return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _integer(value: object) -> int | None:
+    """A number that may come as text, as Perl writes it; None for anything else."""
+    try:
+        return int(float(str(value)))
+    except (ValueError, OverflowError):
+        return int(value) if isinstance(value, bool) else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from vi_ops.errors import FactError
 
 ConfigValue = str | int | float
 
@@ -36,22 +38,44 @@ class VmFacts:
         return str(self.config["lock"]) if self.config.get("lock") else None
 
 
-def parse_pending(
-    rows: Iterable[Mapping[str, Any]],
-) -> tuple[dict[str, ConfigValue], dict[str, ConfigValue], tuple[str, ...]]:
+def parse_vm(vmid: int, node: str, pending: object, status: object) -> VmFacts:
+    """A VM from `GET .../pending` and `GET .../status/current` (or its row of the node's list)."""
+    config, running, waiting = parse_pending(pending)
+    digest = running.pop("digest", None)
+    config.pop("digest", None)
+    told: Mapping[str, Any] = status if isinstance(status, Mapping) else {}
+    return VmFacts(
+        vmid=vmid,
+        node=node,
+        status=str(told.get("status", "unknown")),
+        qmpstatus=str(told.get("qmpstatus") or ""),
+        config=config,
+        running=running,
+        pending=waiting,
+        digest=None if digest is None else str(digest),
+    )
+
+
+def parse_pending(rows: object) -> tuple[dict[str, ConfigValue], dict[str, ConfigValue], tuple[str, ...]]:
     """Split the answer of `GET .../pending` into (config after a power cycle, config in force, waiting keys).
 
-    Source: qemu-server, `{key, value?, pending?, delete?}`; delete is 1, or 2 for forced.
+    Source: qemu-server, `{key, value?, pending?, delete?}`; delete is 1, or 2 for forced. Raises FactError
+    for an answer that is no list.
     """
+    if not isinstance(rows, list):
+        raise FactError("vm-pending", f"expected a list of options, got {str(rows)[:200]!r}")
     config: dict[str, ConfigValue] = {}
     running: dict[str, ConfigValue] = {}
     waiting: list[str] = []
     for row in rows:
-        key = str(row["key"])
-        if "value" in row:
+        if not isinstance(row, Mapping) or "key" not in row:
+            continue
+        key, deleted = str(row["key"]), bool(row.get("delete"))
+        if row.get("value") is not None:
             running[key] = row["value"]
-        if "pending" in row or row.get("delete"):
+        if "pending" in row or deleted:
             waiting.append(key)
-        if not row.get("delete") and ("pending" in row or "value" in row):
-            config[key] = row.get("pending", row.get("value"))
+        after = row.get("pending", row.get("value"))
+        if not deleted and after is not None:
+            config[key] = after
     return config, running, tuple(waiting)

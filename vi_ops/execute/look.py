@@ -1,0 +1,75 @@
+"""Ask a node what is there: six calls for the node, one for each VM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from vi_ops.errors import StepFailed
+from vi_ops.execute.pve import Pve
+from vi_ops.execute.pve_session import POOL_SIZE
+from vi_ops.facts.node import NodeAnswers, NodeFacts, parse_node, parse_storages
+from vi_ops.facts.vm import VmFacts, parse_vm
+
+_IMAGES: Final = "import"
+
+
+def look_at_node(pve: Pve) -> NodeFacts:
+    """The node at this moment. Raises what `Pve.get` raises, FactError for an answer that makes no sense."""
+    node = f"/nodes/{pve.node_name}"
+    with ThreadPoolExecutor(5) as pool:
+        status = pool.submit(pve.get, f"{node}/status")
+        storage = pool.submit(pve.get, f"{node}/storage")
+        network = pool.submit(pve.get, f"{node}/network", type="any_bridge")
+        # full=1 asks all QEMUs in parallel (qemu-server, vmstatus): one call for the states of all guests.
+        qemu = pool.submit(pve.get, f"{node}/qemu", full=True)
+        permissions = pool.submit(pve.get, "/access/permissions")
+    has_version = bool((status.result() or {}).get("pveversion"))
+    image_storage = next(
+        (one for one in parse_storages(storage.result()) if one.name == pve.spec.image_storage), None
+    )
+    images = {}
+    if image_storage and image_storage.is_active and _IMAGES in image_storage.content:
+        content = f"{node}/storage/{image_storage.name}/content"
+        images[image_storage.name] = pve.get(content, content=_IMAGES)
+    answers = NodeAnswers(
+        status=status.result(),
+        storage=storage.result(),
+        network=network.result(),
+        qemu=qemu.result(),
+        permissions=permissions.result(),
+        version=None if has_version else pve.get("/version"),
+        images=images,
+    )
+    return parse_node(pve.node_name, answers)
+
+
+def look_at_vm(pve: Pve, vmid: int, node: NodeFacts | None = None) -> VmFacts | None:
+    """One VM, None where there is none.
+
+    With `node`, its status is the one of that moment, and a VM that was not there then is not looked for:
+    pass fresh facts. Without, the node is asked for the status as well. Raises what `Pve.get` raises.
+    """
+    summary = node.guests.get(vmid) if node else None
+    if node and not summary and node.rights.allows(f"/vms/{vmid}", "VM.Audit"):
+        return None
+    path = f"/nodes/{pve.node_name}/qemu/{vmid}"
+    try:
+        pending = pve.get(f"{path}/pending")
+        if summary:
+            return parse_vm(
+                vmid, pve.node_name, pending, {"status": summary.status, "qmpstatus": summary.qmpstatus}
+            )
+        return parse_vm(vmid, pve.node_name, pending, pve.get(f"{path}/status/current"))
+    except StepFailed as error:
+        if error.code == "pve-not-found":
+            return None
+        raise
+
+
+def look_at_vms(pve: Pve, vmids: Iterable[int], node: NodeFacts) -> dict[int, VmFacts | None]:
+    """Several VMs at once, over a few connections: one call each."""
+    wanted = list(vmids)
+    with ThreadPoolExecutor(POOL_SIZE) as pool:
+        return dict(zip(wanted, pool.map(lambda vmid: look_at_vm(pve, vmid, node), wanted), strict=True))
