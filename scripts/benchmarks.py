@@ -161,11 +161,10 @@ def many_vms(home: Path, count: int) -> Path:
 
 
 def one_of_many(text: str, vmid: int) -> str:
-    address = f"192.168.1.{vmid - 998}" if vmid < 1100 else f"192.168.1.{vmid - 998}"
     return (
         text.replace("vmid: 106", f"vmid: {vmid}")
         .replace("name: video-intelligence", f"name: worker-{vmid}")
-        .replace("192.168.1.106", address)
+        .replace("192.168.1.106", f"192.168.1.{vmid - 998}")
     )
 
 
@@ -308,11 +307,7 @@ def write(results: dict[str, dict[str, Any]], *, is_whole: bool) -> None:
     machine = (
         f"{os.cpu_count()} CPUs, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
-    rows = [
-        f"| {name} | {row['value']} {row['unit']} | {row['budget']} {row['unit']} | {'yes' if row['ok'] else 'NO'} |"
-        f" {row['means']} |"
-        for name, row in results.items()
-    ]
+    rows = [table_row(name, row) for name, row in results.items()]
     table = "\n".join(
         ["| benchmark | measured | budget | holds | what it is |", "|---|---|---|---|---|", *rows]
     )
@@ -325,6 +320,18 @@ def write(results: dict[str, dict[str, Any]], *, is_whole: bool) -> None:
             "# Benchmarks\n\n"
             f"Measured by `scripts/bench` on {machine}, without KVM; details in `benchmarks.json`.\n\n{table}\n"
         )
+
+
+def table_row(name: str, row: dict[str, Any]) -> str:
+    unit = row["unit"]
+    cells = [
+        name,
+        f"{row['value']} {unit}",
+        f"{row['budget']} {unit}",
+        "yes" if row["ok"] else "NO",
+        row["means"],
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
