@@ -17,6 +17,7 @@ from vi_ops.plan.vm_config import (
     SYSTEM_DISK,
     changes,
     cloud_init_drive,
+    effect_of,
     not_attached,
     system_disk,
     wanted_config,
@@ -71,7 +72,7 @@ def converge_vm(
 
 def _config_step(spec: VmSpec, vm: VmFacts, memory: VmMemory, drives: dict[str, Param]) -> Step | None:
     params, deletes, told = changes(wanted_config(spec, memory.memory_mib, vm), vm)
-    told += tuple(Change(key, None, str(value)) for key, value in drives.items())
+    told += tuple(Change(key, None, str(value), effect_of(key, vm)) for key, value in drives.items())
     if not told:
         return None
     params |= drives

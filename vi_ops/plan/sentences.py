@@ -7,6 +7,7 @@ from typing import Final
 
 from vi_ops.facts.vm import VmFacts
 from vi_ops.plan import cloud_init
+from vi_ops.plan.diff import parse_net
 from vi_ops.plan.step import Change, Effect
 from vi_ops.plan.vm_config import SYSTEM_DISK, in_words
 from vi_ops.plan.vm_memory import VmMemory
@@ -54,6 +55,12 @@ def _words(spec: VmSpec, vm: VmFacts, memory: VmMemory) -> dict[str, str]:
     }
 
 
+def _is_other_mac(change: Change) -> bool:
+    if change.key != "net0" or not change.before or not change.after:
+        return False
+    return parse_net(change.before).get("macaddr") != parse_net(change.after).get("macaddr")
+
+
 def _yes(vm: VmFacts, key: str) -> str:
     return "on" if str(vm.config.get(key, 0)) == "1" else "off"
 
@@ -73,7 +80,7 @@ def _waiting(spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], *, grows: bool
         if key not in changed:
             after, now = in_words(key, vm.config.get(key)), in_words(key, vm.running.get(key))
             yield f"{key}: {after or 'absent'} after a power cycle, {now or 'absent'} until then"
-    instance = sorted(changed & _INSTANCE)
+    instance = sorted(changed & _INSTANCE | {change.key for change in told if _is_other_mac(change)})
     if instance:
         yield (
             f"{', '.join(instance)}: the guest reads them at the next start; cloud-init then takes it"
