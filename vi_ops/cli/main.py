@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from vi_ops import __version__
-from vi_ops.cli import explain
+from vi_ops.cli import explain, image, init, schema, vm
 from vi_ops.errors import ViOpsError
 
 app = typer.Typer(
@@ -21,6 +21,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("explain")(explain.explain)
+vm.register(app)
+app.add_typer(image.app, name="image")
+app.command("init")(init.init)
+app.command("schema")(schema.schema)
 
 
 def _version(asked: bool) -> None:

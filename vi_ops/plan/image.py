@@ -16,6 +16,8 @@ from vi_ops.units import MIB
 _BIOS_BOOT: Final = "21686148-6449-6E6F-744E-656564454649"
 _ESP: Final = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _ROOT_X86_64: Final = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+# Goes up with every change of the code that changes the bytes of a disk.
+ASSEMBLY: Final = 1
 _NAMESPACE: Final = uuid.UUID("5f6d0b1e-55a4-5c7c-9d5c-3ad2ce2b3c40")
 
 
@@ -75,9 +77,10 @@ class Source:
     suite: str
 
 
-def plan_recipe(image: str, build: BuildSpec, shipped: Mapping[str, bytes], code: str) -> Recipe:
-    """The recipe for these packages and these shipped files (path to content); `code` is vi-ops's version."""
-    hasher = hashlib.sha256(json.dumps([image, build.model_dump(mode="json"), code], sort_keys=True).encode())
+def plan_recipe(image: str, build: BuildSpec, shipped: Mapping[str, bytes]) -> Recipe:
+    """The recipe for these packages and these shipped files (path to content)."""
+    words = [image, build.model_dump(mode="json"), ASSEMBLY]
+    hasher = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
     for path in sorted(shipped):
         hasher.update(f"\0{path}\0{len(shipped[path])}\0".encode() + shipped[path])
     return Recipe(image, build, hasher.hexdigest())
@@ -109,11 +112,14 @@ _FALLBACK: Final = {"": "http://mirror.example/debian", "-security": "http://mir
 def plan_sources(suite: str, host: Sequence[Source]) -> tuple[Source, ...]:
     """The three suites of a release, from the mirrors this machine already uses, else Debian's own.
 
-    `host` is what the machine's apt reads; a mirror of another distribution does not count.
+    `host` is what the machine's apt reads; only archives whose path ends in `debian` or `debian-security`
+    count.
     """
     mirrors = dict(_FALLBACK)
     for source in reversed(host):
-        mirrors["-security" if source.suite.endswith("-security") else ""] = source.uri
+        for kind in _FALLBACK:
+            if source.uri.endswith(f"/debian{kind}"):
+                mirrors[kind] = source.uri
     return (
         Source(mirrors[""], suite),
         Source(mirrors[""], f"{suite}-updates"),

@@ -138,7 +138,8 @@ def describe(volume: Volume) -> dict[str, Any]:
         "volid": volume.volid,
         "content": volume.content,
         "format": volume.format,
-        "size": virtual_bytes(volume.path) if volume.content in ("images", "import") else found.st_size,
+        # A file has its own size in this list, an imported image too (pve-storage, Plugin.pm, get_subdir_files).
+        "size": virtual_bytes(volume.path) if volume.content == "images" else found.st_size,
         "ctime": int(found.st_ctime),
     }
     if volume.content == "images":
