@@ -13,7 +13,7 @@ TIB: Final = 1024**4
 
 _NAMES: Final = {"TiB": TIB, "GiB": GIB, "MiB": MIB, "KiB": KIB}
 _FACTORS: Final = {**_NAMES, **{name[0]: factor for name, factor in _NAMES.items()}}
-_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]+)")
+_SIZE: Final = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]+)")
 
 
 def parse_size(text: str) -> int:

@@ -1,6 +1,7 @@
 """Every case of tests/cases/specs: a site with something wrong in it, and what is said about it.
 
-A case changes the site beside the cases: `files` replaces whole files, `edits` replaces texts in them. `findings` that block, `advice` that does not, or an `error` that stops the reading; exactly those.
+A case changes the site beside the cases: `files` replaces whole files, `edits` replaces texts in them.
+It expects `findings` that block, `advice` that does not, or an `error` that stops the reading; exactly those.
 """
 
 from __future__ import annotations

@@ -107,6 +107,16 @@ def build_site(path: Path, hosts: Iterable[HostVars], findings: Iterable[SpecFin
     return Site(path, nodes, vms, unmanaged, tuple(found))
 
 
+def build_node(host: str, api: Mapping[str, Any]) -> NodeSpec:
+    """A node of which only the API is known yet. Raises InventoryError."""
+    known = {host: HostVars(host, "node", {"node": {"api": api}}, {(): Place("command line")})}
+    found: list[SpecFinding] = []
+    spec = _read_host(known[host], found)
+    if not isinstance(spec, NodeSpec):
+        raise InventoryError(tuple(found), (_line(finding, known) for finding in found))
+    return spec
+
+
 def _in_both_groups(host: HostVars) -> SpecFinding:
     return SpecFinding(
         "host-in-both-groups",

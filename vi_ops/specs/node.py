@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,6 +28,8 @@ Fingerprint = Annotated[
         r"([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}", "a SHA-256 fingerprint: 32 pairs of hex digits, 'AA:BB:...'"
     ),
 ]
+
+NODE_NAME: Final = Matches(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?", "a host name such as 'pve1'")
 
 
 class SecretSpec(Spec):
@@ -93,7 +95,7 @@ class NodeSpec(Spec):
     """One Proxmox node. `host` is its inventory name."""
 
     host: str
-    name: Annotated[str, Matches(r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?", "a host name such as 'pve1'")]
+    name: Annotated[str, NODE_NAME]
     """The node's name in Proxmox; the inventory name when left out."""
     api: ApiSpec
     ssh: SshTarget

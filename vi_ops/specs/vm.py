@@ -27,7 +27,7 @@ _Mac = Matches(
 )
 UserName = Annotated[str, Matches(r"[a-z_][a-z0-9_\-]{0,31}", "a Linux user name such as 'smith'")]
 Tag = Annotated[
-    str, Matches(r"[a-z0-9_][a-z0-9_\-+.]*", "a tag of small letters, digits, '_', '-', '+' and '.'")
+    str, Matches(r"[A-Za-z0-9_][A-Za-z0-9_\-+.]*", "a tag of letters, digits, '_', '-', '+' and '.'")
 ]
 Bridge = Annotated[str, Matches(r"[A-Za-z][A-Za-z0-9_.\-]{0,14}", "a bridge or vnet such as 'vmbr0'")]
 Snippet = Annotated[
