@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vi_ops.lab import accelerator, console, guest, volume
+from vi_ops.lab import accelerator, cloudinit, console, guest, volume
 from vi_ops.lab.fault import Fault
 from vi_ops.lab.guest_error import GuestError
 from vi_ops.lab.node import Node
@@ -219,6 +219,27 @@ def test_a_disk_grows_under_a_running_guest(node: Node) -> None:
         asyncio.run(guest.resize_disk(node, VMID, "scsi0", volid, GIB))
 
     assert asyncio.run(volume.size(node, volid)) == 2 * GIB
+
+
+def test_a_running_guest_finds_the_new_medium_in_its_drive(node: Node) -> None:
+    volid = asyncio.run(volume.allocate_cloudinit(node, "local", VMID))
+    config = {**BARE, "ide2": f"{volid},media=cdrom"}
+    assert start(node, **config) == ["generating cloud-init ISO"]
+    path = volume.path(node, volid)
+    before = path.stat().st_ino
+    assert before in opened(node)
+
+    asyncio.run(cloudinit.build_iso(node, VMID, {**config, "name": "other"}, lambda _text: None))
+    asyncio.run(guest.change_medium(node, VMID, "ide2", path, "qcow2"))
+
+    assert before not in opened(node)
+    assert path.stat().st_ino in opened(node)
+
+
+def opened(node: Node) -> set[int]:
+    """The inodes that the guest's QEMU has open."""
+    folder = Path("/proc") / str(status(node)["pid"]) / "fd"
+    return {fd.stat().st_ino for fd in folder.iterdir()}
 
 
 def test_a_silent_agent_keeps_its_caller_waiting(node: Node) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
-from collections import deque
 from pathlib import Path
 from typing import Final
 
+from vi_ops.facts.console import plain_lines
 from vi_ops.lab.guest_error import GuestError
 
 # sun_path is 108 bytes with its final NUL (unix(7)); the longest of our names is `999999999.serial0`.
 _SOCKET_PATH_BYTES: Final = 107
 _LONGEST_NAME: Final = "999999999.serial0"
-_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>78])")
+# Far more than a line takes, with all that a firmware paints around it.
+_LINE_BYTES: Final = 4096
 
 
 def socket_dir(run_dir: Path) -> Path:
@@ -45,15 +45,10 @@ def log_path(log_dir: Path, vmid: int) -> Path:
 
 
 def last_lines(log_dir: Path, vmid: int, count: int = 20) -> list[str]:
-    """The last lines of the console that say something, without terminal escapes; empty when none do."""
+    """The console's last lines that are not blank, without control sequences; empty when there are none."""
     try:
-        with log_path(log_dir, vmid).open(errors="replace", newline="") as log:
-            lines = deque((line for raw in log if (line := _readable(raw))), maxlen=count)
+        with log_path(log_dir, vmid).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - count * _LINE_BYTES))
+            return plain_lines(log.read().decode(errors="replace"), count)
     except FileNotFoundError:
         return []
-    return list(lines)
-
-
-def _readable(raw: str) -> str:
-    text = _ESCAPE.sub("", raw)
-    return "".join(char for char in text.rstrip("\r\n").rpartition("\r")[2] if char.isprintable()).rstrip()
