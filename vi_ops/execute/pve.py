@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import stamina
 from proxmoxer.core import ProxmoxResource, ResourceException
@@ -258,7 +258,7 @@ def sendable(params: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool):
             sent[name] = int(value)
         elif name == "sshkeys" and value is not None:
-            sent[name] = quote(str(value), safe="")
+            sent[name] = quote(unquote(str(value)), safe="")  # encoded once, whether it came encoded or not
         elif isinstance(value, tuple | list | frozenset):
             sent[name] = [int(item) if isinstance(item, bool) else item for item in value]
         elif value is not None:
