@@ -113,8 +113,15 @@ async def list_cpu_models(request: Request, node: Node) -> list[dict[str, Any]]:
     """The processor models that a guest may be given."""
     models = json.loads(files("vi_ops.lab").joinpath("cpu_models.json").read_text())[node.release]
     return [
-        {"name": name, "vendor": vendor, "custom": 0} for vendor, names in models.items() for name in names
+        {"name": name, "vendor": vendor, "custom": 0, **_abstract(name, node.major)}
+        for vendor, names in models.items()
+        for name in names
     ]
+
+
+def _abstract(name: str, major: int) -> dict[str, int]:
+    """Release 9 marks the micro-architecture levels, which name no processor."""
+    return {"abstract": 1} if major >= 9 and name.startswith("x86-64-") else {}
 
 
 @route("GET", "/nodes/{node}/capabilities/qemu/machines")

@@ -1,0 +1,266 @@
+"""`vi-ops lab`: a Proxmox node without Proxmox, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vi_ops.lab.daemon import Lab
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="A Proxmox node without Proxmox, with real QEMU guests."
+)
+fault_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make the lab misbehave, for a drill."
+)
+app.add_typer(fault_app, name="fault")
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="The lab's folder, else VI_OPS_LAB_DIR or the default."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("up")
+def up(
+    home: Home = None,
+    release: Annotated[
+        str | None,
+        typer.Option("--release", metavar="8.4|9.2", help="The Proxmox release to be; 9.2 at first."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="TCP port on 127.0.0.1; 8006 at first, 0 for any."),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema", exists=True, dir_okay=False, help="Check requests against this published schema."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start the lab, or find it running: the same command twice is fine.
+
+    \b
+    Examples:
+      vi-ops lab up
+      vi-ops lab up --release 8.4 --port 8007 --home /tmp/lab8
+      vi-ops lab up --json
+    """
+    from vi_ops.errors import Refused
+    from vi_ops.lab import daemon
+
+    if release is not None and release not in daemon.RELEASES:
+        raise Refused(
+            "lab-release-unknown", f"the lab knows no release {release}", hint=" or ".join(daemon.RELEASES)
+        )
+    lab = daemon.up(home or daemon.default_home(), release, port, schema)
+    if as_json:
+        _print_json(lab.shown())
+        return
+    typer.echo(_described(lab))
+    typer.echo(
+        "Next: vi-ops -i inventory/lab provision vm106, or your own client with the files above.", err=True
+    )
+    typer.echo("Stop it with: vi-ops lab down", err=True)
+
+
+@app.command("down")
+def down(
+    home: Home = None,
+    keep_guests: Annotated[bool, typer.Option("--keep-guests", help="Leave the guests running.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Stop the lab: its guests are shut down, then the API goes. Nothing is deleted.
+
+    \b
+    Examples:
+      vi-ops lab down
+      vi-ops lab down --keep-guests    # only the API; the guests run on and are found again
+    """
+    from vi_ops.lab import daemon
+
+    where = home or daemon.default_home()
+    was_up = (lab := daemon.find(where)) is not None and lab.pid is not None
+    stopped = daemon.down(where, keep_guests)
+    if as_json:
+        _print_json({"was_up": was_up, "stopped_guests": stopped})
+        return
+    typer.echo("lab is down" if was_up else "lab was down already")
+    if stopped:
+        typer.echo(f"guests shut down: {', '.join(map(str, stopped))}")
+
+
+@app.command("status")
+def status(home: Home = None, as_json: Json = False) -> None:
+    """Where the lab is, what runs in it, and which faults hold.
+
+    \b
+    Examples:
+      vi-ops lab status
+      vi-ops lab status --json
+    """
+    import asyncio
+
+    from vi_ops.lab import daemon
+
+    where = home or daemon.default_home()
+    lab = daemon.find(where)
+    guests = asyncio.run(daemon.guests(where))
+    faults = [_fault_text(fault) for fault in _faults(where).all()]
+    if as_json:
+        known = lab.shown() if lab else {"home": str(where), "pid": None}
+        _print_json({**known, "up": bool(lab and lab.pid), "guests": guests, "faults": faults})
+        return
+    typer.echo(_described(lab) if lab else f"no lab in {where}: vi-ops lab up starts one")
+    for guest in guests:
+        typer.echo(f"  guest {guest['vmid']}: {guest['status']}")
+    for fault in faults:
+        typer.echo(f"  fault {fault}")
+
+
+@app.command("reset")
+def reset(
+    home: Home = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the lab: its guests, disks, images, users and logs. Touches nothing else.
+
+    \b
+    Examples:
+      vi-ops lab reset          # lists what would be lost, then wants `reset` typed
+      vi-ops lab reset --yes
+    """
+    from vi_ops.errors import Refused
+    from vi_ops.lab import daemon
+
+    where = home or daemon.default_home()
+    lost = daemon.losses(where)
+    typer.echo(
+        f"In {where}: {len(lost['vms'])} VMs and {len(lost['volumes'])} volumes would be lost.", err=True
+    )
+    for name in [f"VM {vmid}" for vmid in lost["vms"]] + lost["volumes"]:
+        typer.echo(f"  {name}", err=True)
+    if not yes and typer.prompt("Type 'reset' to delete them", err=True) != "reset":
+        raise Refused(
+            "lab-reset-unconfirmed", "nothing was deleted", hint="type the word reset, or give --yes"
+        )
+    daemon.reset(where)
+    typer.echo("lab deleted")
+
+
+@fault_app.command("list")
+def list_faults(home: Home = None, as_json: Json = False) -> None:
+    """The faults that hold now, and those that there are.
+
+    \b
+    Examples:
+      vi-ops lab fault list
+    """
+    from dataclasses import asdict
+
+    from vi_ops.lab import daemon
+    from vi_ops.lab.fault import NAMES
+
+    held = _faults(home or daemon.default_home()).all()
+    if as_json:
+        _print_json({"faults": [asdict(fault) for fault in held], "known": NAMES})
+        return
+    for fault in held:
+        typer.echo(f"held: {_fault_text(fault)}")
+    for name, text in NAMES.items():
+        typer.echo(f"{name:<17} {text}")
+
+
+@fault_app.command("inject")
+def inject(
+    name: Annotated[str, typer.Argument(help="One of: vi-ops lab fault list.")],
+    vmid: Annotated[int | None, typer.Option("--vmid", help="Only for this VM.")] = None,
+    path: Annotated[
+        str | None,
+        typer.Option("--path", metavar="GLOB", help="Only for these API paths, task types or storages."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="VERB", help="Only for this HTTP method.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="So many times, then no more.")] = None,
+    for_s: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", help="So long, then no more.")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How slow a slow task is.")] = 30.0,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Make something go wrong from now on: --count and --for say for how long, else until cleared.
+
+    \b
+    Examples:
+      vi-ops lab fault inject drop-after-write --path '/nodes/*/qemu' --count 1
+      vi-ops lab fault inject agent-silent --vmid 106 --for 60
+      vi-ops lab fault inject slow-task --path qmstart --seconds 20 --count 1
+    """
+    import time
+    from dataclasses import asdict
+
+    from vi_ops.lab import daemon
+    from vi_ops.lab.fault import Fault
+
+    until = None if for_s is None else time.time() + for_s
+    fault = Fault(name, vmid, path, method and method.upper(), count, until, seconds)
+    _faults(home or daemon.default_home()).inject(fault)
+    if as_json:
+        _print_json(asdict(fault))
+    else:
+        typer.echo(f"held: {_fault_text(fault)}")
+
+
+@fault_app.command("clear")
+def clear(
+    name: Annotated[str | None, typer.Argument(help="Only the faults of this name.")] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Let everything work again.
+
+    \b
+    Examples:
+      vi-ops lab fault clear
+      vi-ops lab fault clear agent-silent
+    """
+    from vi_ops.lab import daemon
+
+    gone = _faults(home or daemon.default_home()).clear(name)
+    if as_json:
+        _print_json({"cleared": gone})
+    else:
+        typer.echo(f"{gone} faults cleared")
+
+
+def _faults(home: Path) -> Any:
+    from vi_ops.lab.fault import Faults
+
+    return Faults(home / "faults.json")
+
+
+def _fault_text(fault: Any) -> str:
+    bounds = {"vmid": fault.vmid, "path": fault.path, "method": fault.method, "times": fault.count}
+    return " ".join([fault.name, *(f"{key}={value}" for key, value in bounds.items() if value is not None)])
+
+
+def _described(lab: Lab) -> str:
+    shown = lab.shown()
+    state = f"up, pid {lab.pid}" if lab.pid else "down"
+    rows = {"CA": "ca_file", "token": "token", "its secret": "token_file", "root@pam": "root_password_file"}
+    lines = [f"lab {lab.url}: {state}, release {lab.release}, node {lab.node}"]
+    return "\n".join([*lines, *(f"  {label:<11}{shown[key]}" for label, key in rows.items())])
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(value))
