@@ -15,10 +15,11 @@ MASK: Final = "**********"
 
 def hashed(password: str) -> str:
     """The password's hash, or the password where it looks like one."""
-    return password if _HASHED.match(password) else _crypt(password, f"$5${secrets.token_hex(4)}$")
+    return password if _HASHED.match(password) else crypt(password, f"$5${secrets.token_hex(4)}$")
 
 
-def _crypt(password: str, salt: str) -> str:
+def crypt(password: str, salt: str) -> str:
+    """crypt(3): the hash that `salt` (`$5$...`) asks for."""
     # The standard library's own binding is gone since Python 3.13; the C library's is on every Debian.
     library = ctypes.CDLL("libcrypt.so.1")
     library.crypt.restype = ctypes.c_char_p

@@ -166,6 +166,7 @@ async def template(request: Request, node: Node) -> str:
 async def _template(node: Node, vmid: int, only: str) -> None:
     stored = vm_file.load(node, vmid)
     stored.values["template"] = "1"
+    vm_file.store(node, vmid, stored)
     for name, drive in drives(stored.values).items():
         if not is_cdrom(drive) and only in ("", name):
             stored.values[name] = print_drive({**drive, "file": await volume.template(node, drive["file"])})
