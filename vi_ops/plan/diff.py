@@ -72,6 +72,27 @@ def is_same(key: str, wanted: str | int | bool | None, now: ConfigValue | None) 
     return _meaning(key, _text(key, wanted)) == _meaning(key, _text(key, now))
 
 
+def differing(
+    key: str, before: ConfigValue | None, after: ConfigValue | bool | None
+) -> tuple[ConfigValue | None, ConfigValue | bool | None]:
+    """Two values of a property string with only the properties in which they differ; others as they are."""
+    if not _is_property_string(key) or before is None or after is None:
+        return before, after
+    old, new = parse_value(key, str(before)), parse_value(key, str(after))
+    return _only(key, old, new) or None, _only(key, new, old) or None
+
+
+def _only(key: str, values: dict[str, str], others: dict[str, str]) -> str:
+    left = {name: value for name, value in values.items() if others.get(name) != value}
+    if key.startswith("net") and "macaddr" not in left:
+        return format_property_string(left)
+    return format_net(left) if key.startswith("net") else format_property_string(left, DEFAULT_KEYS.get(key))
+
+
+def _is_property_string(key: str) -> bool:
+    return key in DEFAULT_KEYS or key.startswith(("net", "ipconfig")) or key == "cicustom"
+
+
 def _text(key: str, value: ConfigValue | bool | None) -> str:
     if value is None:
         return DEFAULTS.get(key, "")
@@ -79,7 +100,7 @@ def _text(key: str, value: ConfigValue | bool | None) -> str:
 
 
 def _meaning(key: str, text: str) -> object:
-    if key in DEFAULT_KEYS or key.startswith(("net", "ipconfig")) or key == "cicustom":
+    if _is_property_string(key):
         return parse_value(key, text)
     if key == "tags":
         return frozenset(text.lower().replace(",", ";").replace(" ", ";").split(";")) - {""}

@@ -21,7 +21,8 @@ _ASPECTS: Final = {
     "user": ("ciuser", "sshkeys", "cipassword", "ciupgrade", "cicustom", "ide2"),
     "agent and console": ("agent", "serial0"),
     "description and tags": ("description", "tags"),
-    "start on boot and protection": ("onboot", "protection"),
+    "start on boot": ("onboot",),
+    "protection": ("protection",),
 }
 # A change of one of these gives cloud-init's meta-data another instance-id, a hash of user-data and network.
 # Source: qemu-server, src/PVE/QemuServer/Cloudinit.pm.
@@ -51,7 +52,8 @@ def _words(spec: VmSpec, vm: VmFacts, memory: VmMemory) -> dict[str, str]:
         "user": f"{spec.user.name} with {keys} SSH key{'' if keys == 1 else 's'}{password}",
         "agent and console": "guest agent on, serial console",
         "description and tags": ", ".join(spec.tags) or "as they are",
-        "start on boot and protection": f"{_yes(vm, 'onboot')} and {_yes(vm, 'protection')}",
+        "start on boot": _yes(vm, "onboot"),
+        "protection": _yes(vm, "protection"),
     }
 
 

@@ -10,7 +10,7 @@ from vi_ops.facts.node import NodeFacts
 from vi_ops.facts.property_string import format_property_string, parse_property_string
 from vi_ops.facts.vm import ConfigValue, VmFacts
 from vi_ops.plan.cloud_init import wanted_cloud_init
-from vi_ops.plan.diff import Properties, Wanted, is_same, settle
+from vi_ops.plan.diff import Properties, Wanted, differing, is_same, settle
 from vi_ops.plan.step import Change, Effect, Param
 from vi_ops.specs.image import find_image
 from vi_ops.specs.node import NodeSpec
@@ -143,7 +143,8 @@ def changes(
             deletes.append(key)
         else:
             params[key] = value
-        told.append(Change(key, in_words(key, now), in_words(key, value), effect_of(key, vm)))
+        before, after = differing(key, now, value)
+        told.append(Change(key, in_words(key, before), in_words(key, after), effect_of(key, vm)))
     return params, tuple(deletes), tuple(told)
 
 

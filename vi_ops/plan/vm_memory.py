@@ -35,7 +35,7 @@ def plan_memory(spec: VmSpec, node: NodeFacts, vm: VmFacts | None, site: Site) -
     if spec.memory == "auto":
         return _automatic(spec, node, present_mib(vm), size)
     fixed_mib = spec.memory // MIB
-    reason = f"{_say(fixed_mib)} is what the inventory says"
+    reason = f"{_say(fixed_mib)}, as the inventory says"
     if size is not None and fixed_mib <= size.recommended_mib:
         return VmMemory(fixed_mib, reason)
     return VmMemory(fixed_mib, reason, (_unsafe(spec, node, fixed_mib, size),))

@@ -19,7 +19,10 @@ def show_plan(plan: Plan, console: Console) -> None:
     page = Page(console.width)
     page.head(plan.subject)
     _add_findings(page, plan.findings)
-    _add_steps(page, plan.steps)
+    if plan.is_blocked:
+        _add_list(page, "Would be done", [step.title or step.key for step in plan.steps], "- ", "")
+    else:
+        _add_steps(page, plan.steps)
     _add_list(page, "Would be lost for good", plan.losses, "- ", "red")
     _add_list(page, "Waits for a power cycle", plan.waiting, "~ ", "yellow")
     _add_list(page, "Already right", plan.unchanged, "= ", "green")
@@ -58,14 +61,14 @@ def closing_line(plan: Plan) -> str:
     if plan.is_blocked:
         blocking = sum(finding.blocks for finding in plan.findings)
         return f"blocked by {count(blocking, 'finding')}: nothing will be written"
+    parts = [count(len(plan.changes), "change")] if plan.steps else []
+    parts += [waits] if plan.waiting else []
+    parts += [f"{len(plan.losses)} lost for good"] if plan.losses else []
+    parts += [count(len(plan.findings), "finding")] if plan.findings else []
     if not plan.steps:
-        rest = f"; {waits}" if plan.waiting else ""
-        return f"nothing to do: {plan.subject} is as described{rest}"
-    return (
-        f"{count(len(plan.changes), 'change')}, {waits}"
-        if plan.waiting
-        else count(len(plan.changes), "change")
-    )
+        nothing = "nothing to do" if plan.findings else f"nothing to do: {plan.subject} is as described"
+        return "; ".join([nothing, *parts])
+    return ", ".join(parts)
 
 
 def _codes(plan: Plan) -> tuple[str, ...]:
