@@ -316,10 +316,8 @@ def write(results: dict[str, dict[str, Any]], *, is_whole: bool) -> None:
         (ROOT / "docs/benchmarks.json").write_text(
             json.dumps({"machine": machine, **results}, indent=2) + "\n"
         )
-        (ROOT / "docs/benchmarks.md").write_text(
-            "# Benchmarks\n\n"
-            f"Measured by `scripts/bench` on {machine}, without KVM; details in `benchmarks.json`.\n\n{table}\n"
-        )
+        head = f"# Benchmarks\n\nMeasured by `scripts/bench` on {machine}, without KVM"
+        (ROOT / "docs/benchmarks.md").write_text(f"{head}; details in `benchmarks.json`.\n\n{table}\n")
 
 
 def table_row(name: str, row: dict[str, Any]) -> str:
