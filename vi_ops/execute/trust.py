@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vi_ops.errors import Refused, SpecError, Unreachable
-from vi_ops.specs.node import ApiSpec
+from vi_ops.specs.node import ApiSpec, NodeSpec
 
 CONNECT_DEADLINE_S: Final = 5.0
 PROXMOX_PORT: Final = 8006
@@ -84,6 +84,32 @@ def write_pin(state_dir: Path, url: str, fingerprint: str) -> None:
     fresh.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     fresh.chmod(0o600)
     fresh.replace(path)
+
+
+def pin_shown(
+    node: NodeSpec, state_dir: Path, expected: str | None, confirm: Callable[[str], bool] | None = None
+) -> str:
+    """Pin the fingerprint that the node shows now: when it is the expected one, or `confirm` says yes.
+
+    Raises Refused where it is another, SpecError where the inventory already says whom to trust.
+    """
+    if node.api.ca_file or node.api.fingerprint:
+        field = "ca_file" if node.api.ca_file else "fingerprint"
+        raise SpecError(
+            "tls-from-inventory",
+            f"{node.host}: a pin would change nothing, because the inventory has api.{field}",
+            hint=f"correct or remove api.{field} in host_vars/{node.host}.yml",
+        )
+    if expected is None:
+        shown = _first_contact(node.api.url, node.host, confirm)
+    elif (shown := shown_fingerprint(node.api.url)) != parse_fingerprint(expected):
+        raise Refused(
+            "tls-changed",
+            f"{node.host} at {node.api.url} shows {shown}, not the expected {parse_fingerprint(expected)}",
+            hint="compare on the node itself; somebody may stand in between",
+        )
+    write_pin(state_dir, node.api.url, shown)
+    return shown
 
 
 def establish_trust(
