@@ -46,7 +46,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
-                console=self._console, get_renderable=self._render, refresh_per_second=8, transient=True
+                console=self._console, get_renderable=self.frame, refresh_per_second=8, transient=True
             )
             self._live.start()
         return self
@@ -95,7 +95,13 @@ class Progress:
             Text.assemble((mark, style), f" {subject}: {words}", (tail, "dim")), soft_wrap=True
         )
 
-    def _render(self) -> RenderableType:
+    @property
+    def width(self) -> int:
+        """Columns of the screen."""
+        return self._console.width
+
+    def frame(self) -> RenderableType:
+        """What is under way at this moment, a line for each run."""
         grid = Table.grid(padding=(0, 1))
         grid.add_column(no_wrap=True, width=2)
         grid.add_column(no_wrap=True, overflow="ellipsis")
