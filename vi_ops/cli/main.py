@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from vi_ops import __version__
-from vi_ops.cli import explain, image, init, schema, vm
+from vi_ops.cli import doctor, explain, image, init, lab, node, schema, vm
 from vi_ops.errors import ViOpsError
 
 app = typer.Typer(
@@ -20,10 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("doctor")(doctor.doctor)
 app.command("explain")(explain.explain)
 vm.register(app)
 app.add_typer(image.app, name="image")
 app.command("init")(init.init)
+app.add_typer(lab.app, name="lab")
+app.add_typer(node.app, name="node")
 app.command("schema")(schema.schema)
 
 
