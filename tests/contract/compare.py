@@ -29,6 +29,7 @@ VOLATILE = (
 # Lines by which programs below the API report how far they are; they depend on versions and speed.
 CHATTER = re.compile(
     r"transferred |^--<time>--|^Formatting |^Length: |^\d+% |^file size|^no content$|/usr/bin/chattr "
+    r"|^trying to acquire lock|^OK$"
 )
 
 

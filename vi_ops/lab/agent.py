@@ -26,10 +26,12 @@ async def ask(
     timeout_s: float = 5.0,
     *,
     answers: bool = True,
+    peer: str = "qga",
 ) -> Any:
     """Run an agent command and give what it returns; waiting for one's turn counts against the deadline.
 
     `answers` is false for the commands that never confirm (guest-shutdown): then only sending is awaited.
+    `peer` is what errors call the other side: release 8 says qmp, release 9 qga.
     Raises AgentRefused with the agent's own error, GuestError when nobody answers.
     Source: QEMU, docs/interop/qemu-ga-ref, guest-sync-delimited.
     """
@@ -37,7 +39,7 @@ async def ask(
         async with asyncio.timeout(timeout_s), _turn[socket]:
             return await _converse(socket, command, arguments, answers)
     except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
-        raise GuestError(f"VM {vmid} qga command '{command}' failed - got timeout") from error
+        raise GuestError(f"VM {vmid} {peer} command '{command}' failed - got timeout") from error
 
 
 async def _converse(socket: Path, command: str, arguments: Mapping[str, object] | None, answers: bool) -> Any:

@@ -61,7 +61,7 @@ class Formats:
 
 
 def split_property_string(keys: dict[str, Any], text: str) -> dict[str, str]:
-    """`virtio=AA:..,bridge=vmbr0` by key: aliases resolved, boolean words as 0 and 1. FormatError if malformed."""
+    """`virtio=AA:..,bridge=vmbr0` by key; aliases resolved, boolean words as 0 and 1; or FormatError."""
     found: dict[str, str] = {}
     for part in text.split(","):
         if not part.strip():

@@ -81,18 +81,15 @@ async def shutdown(
     process = _process(node, vmid)
     if process is None:
         return
-    files = _files(node, vmid)
-    async with monitor(vmid, files.qmp) as qemu:
-        is_paused = (await qemu.ask("query-status"))["status"] == "paused"
-    if is_paused and not force:
-        raise GuestError("VM is paused - cannot shutdown")
     deadline = time.monotonic() + timeout_s
-    if not is_paused:
+    try:
         await _ask_to_power_off(node, vmid, log, agent)
         if await _is_gone(process, deadline - time.monotonic()):
             return
-    if not force:
         raise GuestError("VM quit/powerdown failed - got timeout")
+    except GuestError:
+        if not force:
+            raise
     await _kill(process, log)
 
 
@@ -147,12 +144,13 @@ async def agent(
     """
     if _process(node, vmid) is None:
         raise GuestError(f"VM {vmid} is not running")
+    peer = "qga" if node.major > 8 else "qmp"
     if node.faults.take("agent-silent", vmid):
         await asyncio.sleep(timeout_s)
-        raise GuestError(f"VM {vmid} qga command '{command}' failed - got timeout")
+        raise GuestError(f"VM {vmid} {peer} command '{command}' failed - got timeout")
     answers = not command.startswith(("guest-shutdown", "guest-suspend"))
     return await guest_agent.ask(
-        vmid, _files(node, vmid).agent, command, arguments, timeout_s, answers=answers
+        vmid, _files(node, vmid).agent, command, arguments, timeout_s, answers=answers, peer=peer
     )
 
 
@@ -273,6 +271,9 @@ async def _ask_running(node: Node, vmid: int, command: str, **arguments: object)
 
 
 async def _ask_to_power_off(node: Node, vmid: int, log: Log, use_agent: bool) -> None:
+    async with _running(node, vmid) as qemu:
+        if (await qemu.ask("query-status"))["status"] == "paused":
+            raise GuestError("VM is paused - cannot shutdown")
     if use_agent:
         try:
             await agent(node, vmid, "guest-ping", timeout_s=_PING_S)
