@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -273,18 +272,12 @@ def test_200_vms_are_read_in_time(tmp_path: Path, home: Path) -> None:
     hosts = (BASE / "hosts.yml").read_text("utf-8").split("        vm106:")[0] + "".join(names)
     (site / "hosts.yml").write_text(hosts, "utf-8")
     code = f"""
-import time; from pathlib import Path; began = time.perf_counter()
+import time; from pathlib import Path
 from vi_ops.execute.inventory import load_site
 assert len(load_site(Path({str(site)!r})).vms) == 200
-print(time.perf_counter() - began)
+print(time.process_time())  # not the wall's clock: others work on this machine too
 """
-    times = []
-    deadline = time.monotonic() + 60
-    while (
-        len(times) < 3 and time.monotonic() < deadline
-    ):  # the best of three: others work on this machine too
-        done = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
-        )
-        times.append(float(done.stdout))
-    assert min(times) < 1.5, times
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert float(done.stdout) < 1.5

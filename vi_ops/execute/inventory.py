@@ -1,8 +1,8 @@
 """The one reader of Ansible inventories: Ansible's own loader, with jinja and vault values resolved.
 
 Places (file and line) come from Ansible's own origin tags, so they name the file that really defines a value,
-whichever of hosts.yml, group_vars and host_vars that is. Measured on a 2-core machine with ansible-core 2.19:
-importing Ansible costs 0.35 s, 200 hosts cost another 0.3 s.
+whichever of hosts.yml, group_vars and host_vars that is. Processor time, measured with ansible-core 2.19:
+0.25 s to import Ansible, 0.5 s to read and validate 200 hosts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -216,7 +217,7 @@ class _Resolver:
         is_vault = isinstance(raw, EncryptedString)
         if is_vault:
             self._hidden.add(path)
-        elif not isinstance(raw, str):
+        elif not isinstance(raw, str) or "{" not in raw:
             return _plain(raw)
         try:
             value = self._templar.template(raw)
@@ -239,9 +240,12 @@ def _origin(value: object, folder: Path) -> Place | None:
     origin = value if isinstance(value, Origin) else Origin.get_tag(value)
     if origin is None or origin.path is None:
         return None
-    file = Path(origin.path)
-    inside = file.relative_to(folder) if file.is_relative_to(folder) else file
-    return Place(str(inside), origin.line_num)
+    return Place(_inside(origin.path, folder), origin.line_num)
+
+
+@cache
+def _inside(path: str, folder: Path) -> str:
+    return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
 def _plain(value: object) -> object:
