@@ -51,14 +51,16 @@ class Login:
         self.now = now
         self._proven: set[tuple[str, str]] = set()  # scrypt is slow on purpose; once a secret is enough
 
-    def user_of(self, headers: Mapping[str, str], needs_csrf: bool, expired: bool = False) -> User:
-        """The user behind a request; 401 when there is none. `expired` refuses every ticket as too old."""
+    def user_of(
+        self, headers: Mapping[str, str], needs_csrf: bool, is_expired: Callable[[], bool] = lambda: False
+    ) -> User:
+        """The user behind a request; 401 when there is none. `is_expired` is asked for tickets only."""
         kind, value = credentials(headers)
         if kind == "token":
             return self._token_user(value)
         if kind == "":
             raise unauthorized("No ticket")
-        user = None if expired else self.ticket_user(value)
+        user = None if is_expired() else self.ticket_user(value)
         if user is None:
             raise unauthorized()
         if needs_csrf and not self._is_csrf(headers.get("CSRFPreventionToken", ""), user):

@@ -113,7 +113,10 @@ class Server:
                 raise _needs_ticket(exchange.path)
             return method, path, User("")
         needs_csrf = http.method != "GET" and not (method and method.template == UPLOAD)
-        user = self.node.login.user_of(http.headers, needs_csrf, self.node.faults.is_on("expired-ticket"))
+        faults = self.node.faults
+        user = self.node.login.user_of(
+            http.headers, needs_csrf, lambda: faults.take("expired-ticket", path=exchange.path) is not None
+        )
         if method is None:
             raise Refusal(501, f"Method '{http.method} {exchange.path}' not implemented")
         if user.tokenid and not method.tokens:

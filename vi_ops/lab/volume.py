@@ -100,8 +100,8 @@ async def import_from(
     """Copy an image (volid or absolute path) into a new volume; gives its volid and virtual size in bytes.
 
     The format stays the source's unless told. A real copy, never a backing file: an image store may replace
-    its image. Same format: the file is copied as it is, which shares blocks where the file system can and
-    took 0.5 s for a 500 MiB image on ext4, where `qemu-img convert` took 3 s.
+    its image. In the same format the file is copied as it is, sharing blocks where the file system can:
+    0.15 s for Debian 13's 148 MiB on ext4, where `qemu-img convert` takes 1.2 s and unpacks it to 345 MiB.
     """
     origin = Path(source) if source.startswith("/") else path(node, source)
     if not origin.is_file():
@@ -215,7 +215,7 @@ def _new(node: Node, storage: str, vmid: int, volume_format: str, name: str | No
     place = node.storage(storage)
     volume = place.volume(name or place.free_name(vmid, volume_format))
     volume.path.parent.mkdir(parents=True, exist_ok=True)
-    if node.faults.take("full-storage", vmid):
+    if node.faults.take("full-storage", vmid, path=storage):
         raise GuestError(f"unable to create image: qemu-img: {volume.path}: No space left on device")
     if volume.path.exists():
         raise GuestError(f"disk image '{volume.path}' already exists")

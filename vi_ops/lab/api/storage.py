@@ -111,7 +111,7 @@ async def delete_volume(request: Request, node: Node) -> str:
 
 
 def may_read(request: Request, volume: Volume, node: Node) -> bool:
-    """Whether the caller may read the volume: files by sight of the storage, disks and backups by their VM."""
+    """Whether the caller may read the volume: files with sight of the storage, disks and backups by VM."""
     path, may = f"/storage/{volume.volid.partition(':')[0]}", node.acl.may
     if may(request.user, path, "Datastore.Allocate"):
         return True
@@ -138,7 +138,7 @@ def describe(volume: Volume) -> dict[str, Any]:
         "volid": volume.volid,
         "content": volume.content,
         "format": volume.format,
-        # A file has its own size in this list, an imported image too (pve-storage, Plugin.pm, get_subdir_files).
+        # An imported image too is listed with its file's size (pve-storage, Plugin.pm, get_subdir_files).
         "size": virtual_bytes(volume.path) if volume.content == "images" else found.st_size,
         "ctime": int(found.st_ctime),
     }

@@ -15,7 +15,7 @@ DEFAULT_LIMIT = 50
 
 @route("GET", "/nodes/{node}/tasks")
 async def list_tasks(request: Request, node: Node) -> Page:
-    """The node's tasks, newest first: the caller's own, or all with Sys.Audit; by default the finished ones."""
+    """The node's tasks, newest first: the caller's own, or all with Sys.Audit; by default only finished."""
     source = request.text("source", "archive")
     active = node.tasks.active() if source in ("active", "all") else []
     entries = active + (node.tasks.finished() if source in ("archive", "all") else [])
