@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+from vi_ops.facts.answer import mapping_of
 
 # pve-common, src/PVE/Exception.pm, raise_perm_exc; alternatives are joined by `|`.
 _DENIED: Final = re.compile(r"Permission check failed(?: \((?P<path>/[^,)]*), (?P<privileges>[^)]*)\))?")
@@ -55,7 +57,7 @@ def parse_rights(answer: object) -> Rights:
 
     The node lists every path that an ACL or a pool names (pve-access-control, get_effective_permissions).
     """
-    tree: Mapping[str, Any] = answer if isinstance(answer, Mapping) else {}
+    tree = mapping_of(answer)
     rows = {str(path): row for path, row in tree.items() if isinstance(row, Mapping)}
     return Rights(
         granted={path: frozenset(row) for path, row in rows.items()},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vi_ops.errors import FactError
 from vi_ops.facts.access import Rights, parse_rights
+from vi_ops.facts.answer import integer_of, mapping_of, rows_of
 
 _BRIDGES: Final = frozenset({"bridge", "OVSBridge", "vnet"})
 
@@ -93,8 +94,8 @@ def parse_node(name: str, answers: NodeAnswers) -> NodeFacts:
 
     Raises FactError where processors or memory are missing, because no plan can be made without them.
     """
-    status = answers.status if isinstance(answers.status, Mapping) else {}
-    cpu, memory = _mapping(status.get("cpuinfo")), _mapping(status.get("memory"))
+    status = mapping_of(answers.status)
+    cpu, memory = mapping_of(status.get("cpuinfo")), mapping_of(status.get("memory"))
     try:
         cpus, total, used = int(cpu["cpus"]), int(memory["total"]), int(memory["used"])
     except (KeyError, TypeError, ValueError) as error:
@@ -118,17 +119,17 @@ def parse_node(name: str, answers: NodeAnswers) -> NodeFacts:
         permissions_here=rights.local,
         # The processor flag by which any kernel knows that it runs in a VM.
         physical="hypervisor" not in str(cpu.get("flags", "")).split(),
-        uptime_s=_integer(status.get("uptime")),
-        kernel=_mapping(status.get("current-kernel")).get("release"),
+        uptime_s=integer_of(status.get("uptime")),
+        kernel=mapping_of(status.get("current-kernel")).get("release"),
     )
 
 
 def parse_version(status: object, version: object) -> str:
     """`9.2.4` from `pve-manager/9.2.4/…` in the node's status, else from `GET /version`. Raises FactError."""
-    text = str(_mapping(status).get("pveversion", ""))
+    text = str(mapping_of(status).get("pveversion", ""))
     if match := re.match(r"pve-manager/(\d+\.\d+[^/\s]*)", text):
         return match[1]
-    said = str(_mapping(version).get("version") or _mapping(version).get("release") or "")
+    said = str(mapping_of(version).get("version") or mapping_of(version).get("release") or "")
     if not re.match(r"\d+\.\d+", said):
         raise FactError("node-version", f"expected a version of Proxmox VE, got {text or said!r}")
     return said
@@ -136,11 +137,11 @@ def parse_version(status: object, version: object) -> str:
 
 def parse_storages(rows: object) -> Iterator[StorageFacts]:
     """Storages of `GET /nodes/{node}/storage`."""
-    for row in _rows(rows):
+    for row in rows_of(rows):
         if name := row.get("storage"):
             content = frozenset(filter(None, str(row.get("content", "")).split(",")))
-            total, available = _integer(row.get("total")) or 0, _integer(row.get("avail")) or 0
-            is_active = bool(_integer(row.get("active")))
+            total, available = integer_of(row.get("total")) or 0, integer_of(row.get("avail")) or 0
+            is_active = bool(integer_of(row.get("active")))
             yield StorageFacts(
                 str(name), str(row.get("type", "unknown")), content, is_active, total, available
             )
@@ -148,23 +149,23 @@ def parse_storages(rows: object) -> Iterator[StorageFacts]:
 
 def parse_bridges(rows: object) -> Iterator[str]:
     """Names of the bridges among `GET /nodes/{node}/network`."""
-    for row in _rows(rows):
+    for row in rows_of(rows):
         if row.get("iface") and row.get("type") in _BRIDGES:
             yield str(row["iface"])
 
 
 def parse_guests(rows: object) -> Iterator[GuestSummary]:
     """Guests of `GET /nodes/{node}/qemu`. A guest that tells no status is `unknown`."""
-    for row in _rows(rows):
-        vmid = _integer(row.get("vmid"))
+    for row in rows_of(rows):
+        vmid = integer_of(row.get("vmid"))
         if vmid is None:
             continue
         yield GuestSummary(
             vmid=vmid,
             name=str(row.get("name") or f"VM {vmid}"),
             status=str(row.get("status", "unknown")),
-            memory_max_bytes=_integer(row.get("maxmem")) or 0,
-            is_template=bool(_integer(row.get("template"))),
+            memory_max_bytes=integer_of(row.get("maxmem")) or 0,
+            is_template=bool(integer_of(row.get("template"))),
             tags=tuple(filter(None, re.split(r"[;,\s]+", str(row.get("tags") or "")))),
             qmpstatus=str(row.get("qmpstatus", "")),
         )
@@ -172,20 +173,4 @@ def parse_guests(rows: object) -> Iterator[GuestSummary]:
 
 def parse_volids(rows: object) -> Iterator[str]:
     """Volume ids of `GET /nodes/{node}/storage/{storage}/content`."""
-    return (str(row["volid"]) for row in _rows(rows) if row.get("volid"))
-
-
-def _rows(rows: object) -> Iterable[Mapping[str, Any]]:
-    return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _integer(value: object) -> int | None:
-    """A number that may come as text, as Perl writes it; None for anything else."""
-    try:
-        return int(float(str(value)))
-    except (ValueError, OverflowError):
-        return int(value) if isinstance(value, bool) else None
+    return (str(row["volid"]) for row in rows_of(rows) if row.get("volid"))

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from vi_ops.errors import FactError
+from vi_ops.facts.answer import integer_of, mapping_of, rows_of
 
 # Shape of a UPID: pve-common, src/PVE/UPID.pm, decode. pstart may have nine digits.
 _UPID: Final = re.compile(
@@ -70,10 +71,8 @@ def is_upid(answer: object) -> bool:
 
 def parse_log(rows: object) -> tuple[str, ...]:
     """Lines of `GET .../tasks/{upid}/log`, `[{n, t}]`, in order; empty when the node has none."""
-    if not isinstance(rows, list):
-        return ()
-    numbered = [row for row in rows if isinstance(row, Mapping) and "t" in row]
-    lines = tuple(str(row["t"]) for row in sorted(numbered, key=lambda row: int(row.get("n", 0))))
+    numbered = [row for row in rows_of(rows) if "t" in row]
+    lines = tuple(str(row["t"]) for row in sorted(numbered, key=lambda row: integer_of(row.get("n")) or 0))
     if len(lines) == 1 and lines[0].startswith(_NO_LOG):
         return ()
     return lines
@@ -85,7 +84,7 @@ def parse_task(upid: Upid, status: object, log: Iterable[str]) -> TaskResult | N
     Takes the answers of `GET .../status` and the lines of the log. An exit status counts even where `status`
     is missing; a stopped task without one ended in a way that nobody recorded, so it is not ok.
     """
-    answer = status if isinstance(status, Mapping) else {}
+    answer = mapping_of(status)
     if answer.get("status") != "stopped" and not answer.get("exitstatus"):
         return None
     lines = tuple(log)
@@ -167,8 +166,8 @@ def find_task(
     Tasks in `known` are left out: they belong to earlier calls of the same client.
     """
     found: list[Upid] = []
-    for row in rows if isinstance(rows, list) else []:
-        text = row.get("upid") if isinstance(row, Mapping) else None
+    for row in rows_of(rows):
+        text = row.get("upid")
         if not isinstance(text, str) or not is_upid(text) or text in set(known):
             continue
         upid = parse_upid(text)

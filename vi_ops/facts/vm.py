@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from vi_ops.errors import FactError
+from vi_ops.facts.answer import mapping_of, rows_of
 
 ConfigValue = str | int | float
 
@@ -43,7 +43,7 @@ def parse_vm(vmid: int, node: str, pending: object, status: object) -> VmFacts:
     config, running, waiting = parse_pending(pending)
     digest = running.pop("digest", None)
     config.pop("digest", None)
-    told: Mapping[str, Any] = status if isinstance(status, Mapping) else {}
+    told = mapping_of(status)
     return VmFacts(
         vmid=vmid,
         node=node,
@@ -67,8 +67,8 @@ def parse_pending(rows: object) -> tuple[dict[str, ConfigValue], dict[str, Confi
     config: dict[str, ConfigValue] = {}
     running: dict[str, ConfigValue] = {}
     waiting: list[str] = []
-    for row in rows:
-        if not isinstance(row, Mapping) or "key" not in row:
+    for row in rows_of(rows):
+        if "key" not in row:
             continue
         key, deleted = str(row["key"]), bool(row.get("delete"))
         if row.get("value") is not None:
