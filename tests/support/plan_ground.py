@@ -109,7 +109,9 @@ def site_of(case: Case) -> Site:
         one["host"]: UnmanagedVmSpec.model_validate({"managed": False, "node": "pve1", **one})
         for one in case.get("others", ())
     }
-    return Site(Path("/site"), {"pve1": node_spec_of(case)}, {spec.host: spec}, unmanaged)
+    siblings = [VmSpec.model_validate(merged(ground()["spec"], one)) for one in case.get("siblings", ())]
+    vms = {one.host: one for one in (spec, *siblings)}
+    return Site(Path("/site"), {"pve1": node_spec_of(case)}, vms, unmanaged)
 
 
 def plan_of(case: Case) -> Plan:

@@ -1,6 +1,7 @@
 """Every case of tests/cases/plan/vm: a spec, a node and a VM, and the plan that they must give.
 
-A case changes the ground in site.yml (`spec`, `node_spec`, `node`, `vm`, `others`, `unfinished`; `vm: absent`
+A case changes the ground in site.yml (`spec`, `node_spec`, `node`, `vm`, `others`, `siblings`,
+`unfinished`; `vm: absent`
 for none). It expects, exactly: `steps` (keys without the VM's name; `ready` stands for all waits and the base
 playbook), `blocked` and `told` (codes of findings), `changes` (key: [before, after, effect]); `waiting`,
 `later` (one text for each sentence, found in it); as far as named: `params` by step, `unchanged`, `says`.

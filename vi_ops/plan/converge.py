@@ -58,7 +58,7 @@ def converge_vm(
         steps += ready_steps(spec, "an earlier run ended before the guest was ready")
     findings = [*_disk_findings(spec, vm), *_fixed(spec, vm), *_stalled(vm)]
     findings += _checks(spec, node_spec, node, vm, {change.key for change in told})
-    if steps and vm.lock:
+    if vm.lock and any(isinstance(step.do, PveCall) for step in steps):
         findings.append(_locked(vm))
     return Plan(
         spec.host,

@@ -8,6 +8,7 @@ from typing import Final
 from vi_ops.facts.vm import VmFacts
 from vi_ops.plan import cloud_init
 from vi_ops.plan.diff import parse_net
+from vi_ops.plan.disk import system_disk_of
 from vi_ops.plan.step import Change, Effect
 from vi_ops.plan.vm_config import SYSTEM_DISK, in_words
 from vi_ops.plan.vm_memory import VmMemory
@@ -37,8 +38,9 @@ def unchanged(
     right = [aspect for aspect, keys in _ASPECTS.items() if not changed & set(keys)]
     words = _words(spec, vm, memory)
     sentences = [f"{aspect}: {words[aspect]}" for aspect in right]
-    if is_disk_right and SYSTEM_DISK in vm.config:
-        sentences.insert(0, f"disk: {format_size(spec.disk.size)} on {spec.disk.storage}")
+    disk = system_disk_of(vm.config)
+    if is_disk_right and disk and disk.storage == spec.disk.storage:
+        sentences.insert(0, f"disk: {format_size(spec.disk.size)} on {disk.storage}")
     return (*sentences, *(("power: running",) if vm.is_running else ()))
 
 

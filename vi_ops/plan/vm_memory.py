@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from vi_ops.facts.node import NodeFacts
 from vi_ops.facts.vm import VmFacts
@@ -33,7 +34,8 @@ def plan_memory(spec: VmSpec, node: NodeFacts, vm: VmFacts | None, site: Site) -
     """Decide the memory of a VM. With a card it counts as pinned: it holds all its memory from the start."""
     size = right_size(host_memory(node), load_of(spec), other_loads(spec, node, site))
     if spec.memory == "auto":
-        return _automatic(spec, node, present_mib(vm), size)
+        memory = _automatic(spec, node, present_mib(vm), size)
+        return memory if vm else replace(memory, findings=(*memory.findings, *_rivals(spec, node, site)))
     fixed_mib = spec.memory // MIB
     reason = f"{_say(fixed_mib)}, as the inventory says"
     if size is not None and fixed_mib <= size.recommended_mib:
@@ -98,6 +100,23 @@ def _automatic(spec: VmSpec, node: NodeFacts, present: int | None, size: MemoryS
         return VmMemory(present, f"{_say(present)}, automatic, stays: up to {_say(size.safe_mib)} is safe")
     reason = f"{_say(size.recommended_mib)} is the most that is safe on {node.name} beside {_needs(size)}"
     return VmMemory(size.recommended_mib, reason)
+
+
+def _rivals(spec: VmSpec, node: NodeFacts, site: Site) -> Iterator[Finding]:
+    """Other VMs of this node that are not running and will ask for everything as well."""
+    running = {guest.vmid for guest in node.guests.values() if guest.status == "running"}
+    others = [
+        other.host
+        for other in site.vms.values()
+        if other.node == spec.node and other.vmid not in {spec.vmid, *running} and other.memory == "auto"
+    ]
+    if others:
+        yield Finding(
+            "memory-auto-twice",
+            f"{spec.host} and {', '.join(sorted(others))} have memory auto on {node.name} and do not run yet:"
+            " each would get all that is left",
+            hint="state a size for all but one of them",
+        )
 
 
 def _none_left(spec: VmSpec, node: NodeFacts) -> Finding:
