@@ -255,6 +255,32 @@ def test_a_mapped_device_asks_for_the_right_to_use_it_and_waits_on_a_running_vm(
     assert romfile.body["errors"] == {"hostpci1": "only root@pam can set 'romfile' option"}
 
 
+def test_a_mapped_usb_device_that_is_absent_is_a_hotplug_problem_and_waits(lab: VmLab) -> None:
+    vmid = lab.started(ostype="l26")
+    lab.lab.node.mappings.put("usb", "ssd", {"map": ["node=pve1,id=174c:55aa,path=1-2"]})
+    answer = lab.put(vmid, usb0="mapping=ssd")
+    problem = "hotplug problem - USB Mapping invalid (hardware probably changed): usb device '1-2' not found"
+    assert answer.status == 400
+    assert answer.body["errors"]["usb0"].strip() == problem
+    assert lab.pending(vmid).keys() == {"usb0"}
+
+
+def test_a_cdrom_takes_another_medium_while_the_guest_runs(lab: VmLab) -> None:
+    (lab.storage / "template" / "iso" / "a.iso").write_bytes(b"\0" * 4096)
+    vmid = lab.started(ide2="none,media=cdrom")
+    assert lab.put(vmid, ide2="local:iso/a.iso,media=cdrom").status == 200
+    assert lab.pending(vmid) == {}
+    assert lab.guests.media[-1] == (vmid, "ide2", "a.iso")
+    assert lab.get(vmid, "config")["ide2"] == "local:iso/a.iso,media=cdrom,size=4K"
+
+
+def test_a_line_feed_has_no_place_in_a_config_file(lab: VmLab) -> None:
+    vmid = lab.create()
+    refused = lab.put(vmid, "root", args="-a\nlock: backup")
+    assert refused.reason == "unable to parse value of 'args' - property contains a line feed"
+    assert "lock" not in lab.config(vmid).values
+
+
 def test_a_snapshot_list_ends_with_what_runs(lab: VmLab) -> None:
     vmid = lab.create()
     (current,) = lab.get(vmid, "snapshot")

@@ -127,6 +127,18 @@ def test_a_deaf_guest_runs_into_the_deadline_and_is_killed_when_asked(lab: VmLab
     assert (status, log[-1]) == ("OK", "VM still running - terminating now with SIGTERM")
 
 
+def test_a_stop_waits_for_a_shutdown_unless_it_overrules_it(lab: VmLab) -> None:
+    vmid = lab.started()
+    lab.guests.deaf.add(vmid)
+    lab.guests.patience_s = 60.0
+    shutdown = lab.ask("POST", f"/qemu/{vmid}/status/shutdown", timeout=60).data
+    status, _ = lab.power(vmid, "stop", **{"overrule__shutdown": 1})
+    lab.guests.patience_s = 0.05
+    assert status == "OK"
+    assert lab.lab.wait(shutdown) == "received interrupt"
+    assert vmid not in lab.guests.running
+
+
 def test_a_paused_guest_is_not_shut_down_but_may_be_stopped(lab: VmLab) -> None:
     vmid = lab.started()
     assert lab.power(vmid, "suspend")[0] == "OK"

@@ -30,6 +30,7 @@ class FakeGuests:
     deaf: set[int] = field(default_factory=set)
     agents: dict[int, dict[str, Any]] = field(default_factory=dict)
     media: list[tuple[int, str, str]] = field(default_factory=list)
+    patience_s: float = 0.05
     began: dict[int, float] = field(default_factory=dict)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +65,7 @@ class FakeGuests:
         if agent and vmid not in self.agents:
             log(f"QEMU Guest Agent is not running - VM {vmid} qga command 'guest-ping' failed - got timeout")
         if vmid in self.deaf:
-            await asyncio.sleep(min(timeout_s, 0.05))
+            await asyncio.sleep(min(timeout_s, self.patience_s))
             if not force:
                 raise GuestError("VM quit/powerdown failed - got timeout")
             log("VM still running - terminating now with SIGTERM")

@@ -38,6 +38,9 @@ LINUX = {"ostype": "l26", "memory": "2048", "scsi0": "local:100/vm-100-disk-0.ra
         ("scsi0", "local:1,size=2G", "local:1,mbps_rd=10,size=2G", True),
         ("scsi0", "local:1,size=2G", "local:1,cache=none,size=2G", False),
         ("efidisk0", None, "local:1", False),
+        ("net0", "virtio=A,bridge=b", "virtio=A,bridge=b,firewall=1,tag=5", True),
+        ("net0", "virtio=A,bridge=b", "virtio=A,bridge=c", False),
+        ("net0", "virtio=A,bridge=b", "virtio=C,bridge=b", False),
     ],
 )
 def test_what_holds_at_once(key: str, old: str | None, new: str, at_once: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from vi_ops.facts.property_string import parse_property_string
 from vi_ops.lab import options
 from vi_ops.lab.drive import is_cdrom, is_drive, owner_of, parse_drive
+from vi_ops.lab.nic import parse_nic
 from vi_ops.lab.vm_config import VmConfig
 
 _AT_ONCE: Final = frozenset(
@@ -34,6 +35,8 @@ _DEFAULT_HOTPLUG: Final = frozenset({"network", "disk", "usb"})
 _THROTTLES: Final = ("bps", "iops", "mbps")
 # The drive's options that are notes for the node and mean nothing to QEMU.
 _NOTES: Final = frozenset({"backup", "replicate", "shared", "size"})
+# What of a NIC is settled at the bridge, outside the guest.
+_BRIDGE_SIDE: Final = frozenset({"firewall", "rate", "tag", "trunks"})
 
 
 def change(config: VmConfig, key: str, value: str) -> None:
@@ -96,6 +99,8 @@ def holds_at_once(config: VmConfig, key: str) -> bool:
         return _without(old, "fstrim_cloned_disks") == _without(new, "fstrim_cloned_disks")
     if is_drive(key) and old and new:
         return _is_note_or_throttle(parse_drive(old), parse_drive(new))
+    if (options.split_index(key) or ("", 0))[0] == "net" and old and new:
+        return _differing(parse_nic(old), parse_nic(new)) <= _BRIDGE_SIDE
     return False
 
 
@@ -105,8 +110,11 @@ def _without(agent: str, option: str) -> dict[str, str]:
 
 
 def _is_note_or_throttle(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
-    differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-    return all(key in _NOTES or key.startswith(_THROTTLES) for key in differing)
+    return all(key in _NOTES or key.startswith(_THROTTLES) for key in _differing(old, new))
+
+
+def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> set[str]:
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
 def can_hotplug(config: VmConfig, key: str) -> bool:
@@ -128,9 +136,12 @@ def can_hotplug(config: VmConfig, key: str) -> bool:
 
 
 def is_medium_change(config: VmConfig, key: str) -> bool:
-    """Whether the pending change swaps the medium of a CD-ROM that stays."""
+    """Whether the pending change puts another medium into a CD-ROM that stays."""
     old, new = config.values.get(key), config.pending.get(key)
-    return bool(is_drive(key) and old and new and is_cdrom(parse_drive(old)) and is_cdrom(parse_drive(new)))
+    if not is_drive(key) or not old or not new:
+        return False
+    before, after = parse_drive(old), parse_drive(new)
+    return is_cdrom(before) and is_cdrom(after) and after["file"] not in ("none", "cdrom", before["file"])
 
 
 def apply(config: VmConfig, key: str, vmid: int, *, running: bool) -> list[str]:

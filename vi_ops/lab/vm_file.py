@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from vi_ops.lab.node import Node
+from vi_ops.lab.program import Log, silent
 from vi_ops.lab.route import Refusal
 from vi_ops.lab.store import write_text
 from vi_ops.lab.vm_config import VmConfig, digest, parse_config, write_config
@@ -63,15 +64,20 @@ def check_lock(node: Node, vmid: int, config: VmConfig, *, allowed: tuple[str, .
 
 
 @asynccontextmanager
-async def changing(node: Node, vmid: int) -> AsyncIterator[None]:
+async def changing(node: Node, vmid: int, log: Log = silent) -> AsyncIterator[None]:
     """One at a time changes a VM; the next waits ten seconds, then is refused as Proxmox refuses it."""
     lock = _turn[config_path(node, vmid)]
+    had_to_wait = lock.locked()
+    if had_to_wait:
+        log("trying to acquire lock...")
     try:
         async with asyncio.timeout(_LOCK_WAIT_S):
             await lock.acquire()
     except TimeoutError:
         path = f"/var/lock/qemu-server/lock-{vmid}.conf"
         raise Refusal(500, f"can't lock file '{path}' - got timeout") from None
+    if had_to_wait:
+        log(" OK")
     try:
         yield
     finally:

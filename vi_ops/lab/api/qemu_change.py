@@ -122,6 +122,8 @@ def canonical(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _canonical(name: str, value: str) -> str:
+    if "\n" in value and name != "description":
+        raise Refusal(500, f"unable to parse value of '{name}' - property contains a line feed")
     if is_drive(name):
         check_import_syntax(name, value)
         return print_drive(parse_drive(value))

@@ -41,7 +41,7 @@ async def clone(request: Request, node: Node) -> str:
 
     async def work(log: Log) -> None:
         try:
-            async with vm_file.changing(node, vmid):
+            async with vm_file.changing(node, vmid, log):
                 await _clone(request, node, newid, full, log)
         except BaseException as error:
             vm_file.remove(node, newid)
@@ -157,7 +157,7 @@ async def template(request: Request, node: Node) -> str:
         raise Refusal(500, f"VM {vmid} is running - can't convert to template")
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             await _template(node, vmid, only)
 
     return node.tasks.start(request.user, "qmtemplate", str(vmid), work)

@@ -108,7 +108,7 @@ def _check(change: Change, stored: VmConfig, digest: str) -> None:
 
 async def _update(change: Change, caller: Caller, log: Log) -> None:
     node, vmid = caller.node, caller.vmid
-    async with vm_file.changing(node, vmid):
+    async with vm_file.changing(node, vmid, log):
         stored = vm_file.load(node, vmid)
         _check(change, stored, vm_file.load_digest(node, vmid))
         log(f"update VM {vmid}: {change.described}")

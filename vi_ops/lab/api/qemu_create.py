@@ -81,7 +81,7 @@ def _may_allocate(caller: Caller) -> None:
 async def _create(caller: Caller, values: Mapping[str, str], storage: str | None, log: Log) -> None:
     node, vmid = caller.node, caller.vmid
     try:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             made = await make_drives(values, {}, caller, storage, log)
             vm_file.store(node, vmid, VmConfig(completed({**values, **made}, node)))
     except BaseException as error:
@@ -118,7 +118,7 @@ async def destroy(request: Request, node: Node) -> str:
     purge, sweep = request.flag("purge"), request.flag("destroy-unreferenced-disks")
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, request.vmid):
+        async with vm_file.changing(node, request.vmid, log):
             await _check_destroy(node, request.vmid)
             await _destroy(node, request.vmid, sweep, log)
             if purge:

@@ -41,7 +41,7 @@ async def resize(request: Request, node: Node) -> str:
     Caller(node, request.user, vmid).require(Need(("Datastore.AllocateSpace",), f"/storage/{storage}"))
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             await _resize(node, vmid, name, size, log)
 
     return node.tasks.start(request.user, "resize", str(vmid), work)
@@ -94,7 +94,7 @@ async def move(request: Request, node: Node) -> str:
         raise Refusal(501, "the lab moves disks of stopped VMs only")
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             await _move(
                 node, vmid, name, storage, request.text("format") or None, request.flag("delete"), log
             )

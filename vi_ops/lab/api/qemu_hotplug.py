@@ -6,6 +6,7 @@ Source: qemu-server, PVE/QemuServer.pm (vmconfig_hotplug_pending, vmconfig_updat
 from __future__ import annotations
 
 from vi_ops.lab import guest, pending, vm_file, volume
+from vi_ops.lab.api.qemu_mapping import check_usb
 from vi_ops.lab.api.qemu_rights import Caller
 from vi_ops.lab.api.qemu_start import apply_pending, build_cloudinit
 from vi_ops.lab.drive import drives, is_cloudinit, parse_drive
@@ -47,10 +48,16 @@ def _cloudinit_volid(stored: VmConfig) -> str | None:
 
 
 async def _plug_one(node: Node, vmid: int, stored: VmConfig, key: str) -> None:
-    """Make one change hold, or leave it pending. Raises GuestError where QEMU refuses it."""
+    """Make one change hold, or leave it pending. Raises GuestError where a node or QEMU refuses it.
+
+    A node also plugs NICs, disks and USB devices (`pending.can_hotplug`); the lab's guests have no free
+    slots for them, so these wait. A mapped USB device that is not there is refused at once all the same.
+    """
     if pending.is_medium_change(stored, key):
         await _insert(node, vmid, key, parse_drive(stored.pending[key])["file"])
     elif not pending.holds_at_once(stored, key):
+        if pending.can_hotplug(stored, key) and key.startswith("usb") and key in stored.pending:
+            check_usb(node, stored.pending[key])
         return
     for volid in pending.apply(stored, key, vmid, running=True):
         await volume.free(node, volid)

@@ -10,6 +10,7 @@ from typing import Final
 
 from vi_ops.facts.property_string import parse_property_string
 from vi_ops.lab import guest, options, vm_file
+from vi_ops.lab.guest_error import GuestError
 from vi_ops.lab.mapping import faults_of
 from vi_ops.lab.node import Node
 
@@ -58,6 +59,13 @@ def _usb_problem(node: Node, name: str) -> str | None:
         return "More than one USB mapping per host not supported"
     fault = faults_of("usb", found[0], node.devices)
     return f"USB Mapping invalid (hardware probably changed): {fault}" if fault else None
+
+
+def check_usb(node: Node, value: str) -> None:
+    """Raise GuestError where a mapped USB device is not there to be plugged in."""
+    device = parse_property_string(value, "host")
+    if problem := "mapping" in device and _usb_problem(node, device["mapping"]):
+        raise GuestError(problem)
 
 
 def _claim(node: Node, option: str, name: str, vmid: int, taken: dict[str, int]) -> str | None:

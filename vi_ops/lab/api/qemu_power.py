@@ -35,7 +35,7 @@ async def stop_vm(request: Request, node: Node) -> str:
     async def work(log: Log) -> None:
         if request.flag("overrule-shutdown"):
             await _abort_shutdowns(node, vmid)
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             stored = vm_file.load(node, vmid)
             vm_file.check_lock(node, vmid, stored)
             if await guest.is_running(node, vmid):
@@ -68,7 +68,7 @@ async def shutdown_vm(request: Request, node: Node) -> str:
     timeout_s = request.number("timeout", _shutdown_s(stored))
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             vm_file.check_lock(node, vmid, vm_file.load(node, vmid))
             await _shut_down(node, vmid, timeout_s, force, log)
 
@@ -95,7 +95,7 @@ async def reboot_vm(request: Request, node: Node) -> str:
     timeout_s = request.number("timeout", _shutdown_s(stored))
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             vm_file.check_lock(node, vmid, vm_file.load(node, vmid))
             await _shut_down(node, vmid, timeout_s, False, log)
         start_task(node, User("root@pam"), vmid)
@@ -140,7 +140,7 @@ async def _at_once(request: Request, node: Node, kind: str) -> str:
     act = {"qmreset": guest.reset, "qmpause": guest.suspend, "qmresume": guest.resume}[kind]
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             # A backup may pause a VM and wants it to go on; only a reset waits for it to end.
             allowed = () if kind == "qmreset" else ("backup",)
             vm_file.check_lock(node, vmid, vm_file.load(node, vmid), allowed=allowed)

@@ -32,7 +32,7 @@ def start_task(node: Node, user: User, vmid: int, timeout_s: int | None = None) 
     """Start a VM in a task; gives the UPID."""
 
     async def work(log: Log) -> None:
-        async with vm_file.changing(node, vmid):
+        async with vm_file.changing(node, vmid, log):
             await start(node, vmid, log, timeout_s)
 
     return node.tasks.start(user, "qmstart", str(vmid), work)
@@ -43,8 +43,12 @@ async def start(node: Node, vmid: int, log: Log, timeout_s: int | None = None) -
     stored = vm_file.load(node, vmid)
     if stored.is_template:
         raise GuestError("you can't start a vm if it's a template")
-    vm_file.check_lock(node, vmid, stored, allowed=("suspended", "backup"))
-    if await guest.is_running(node, vmid):
+    is_running = await guest.is_running(node, vmid)
+    if is_running and stored.values.get("lock") == "backup":
+        await guest.resume(node, vmid)  # a backup that started the VM for itself has left it paused
+        return
+    vm_file.check_lock(node, vmid, stored)
+    if is_running:
         raise GuestError(f"VM {vmid} already running")
     await apply_pending(node, vmid, stored)
     if problem := await mapping_problem(node, vmid, stored.values):

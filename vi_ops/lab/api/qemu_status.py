@@ -60,7 +60,8 @@ async def status_row(node: Node, vmid: int, *, full: bool) -> dict[str, Any]:
     if not await guest.is_running(node, vmid):
         return row | ({"qmpstatus": "stopped"} if full else {})
     seen = await guest.status(node, vmid)
-    row |= {"status": "running"} | {key: seen[key] for key in ("pid", "uptime", "mem", "cpu") if key in seen}
+    row |= {"status": "running"} | {key: seen[key] for key in ("pid", "uptime", "mem") if key in seen}
+    row["cpu"] = seen.get("cpu", 0) / row["cpus"]
     if node.major > 8:
         row |= {"memhost": seen.get("memhost", row["mem"]), **dict.fromkeys(_PRESSURE, 0)}
     if full:
