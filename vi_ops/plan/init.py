@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import TaggedScalar
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from vi_ops.errors import FactError
 from vi_ops.facts.property_string import parse_property_string
@@ -25,6 +26,7 @@ from vi_ops.units import MIB, exact_size, parse_size
 
 _DISKS: Final = tuple(f"{bus}{n}" for bus in ("scsi", "virtio", "sata", "ide") for n in range(4))
 _NEVER_SHOWN: Final = frozenset({"cipassword", "digest", "vmgenid", "meta", "smbios1"})
+_REQUIRED: Final = frozenset({"host", "managed", "node", "vmid"})
 _JINJA: Final = ("{{", "{%", "{#")
 _SCHEMA_LINE: Final = "---\n# yaml-language-server: $schema=../.schema/{kind}.json\n"
 
@@ -98,27 +100,30 @@ def _describable(site: SiteFacts) -> dict[int, dict[str, Any]]:
         vmid: {"managed": False, "node": site.node, "vmid": vmid, **_describe(site.guests[vmid])}
         for vmid in sorted(site.guests)
     }
-    specs = {vmid: _accepted(vmid, values) for vmid, values in described.items()}
-    for finding in check_site({site.node}, specs.values()):
-        described[int(finding.host.removeprefix("vm"))].pop(str(finding.path[1]), None)
+    while findings := _refused(site.node, described):
+        for vmid, key in findings:
+            if described[vmid].pop(key, None) is None:
+                # Its name is the default, `vm101`, and another VM is called so: that one goes by its default.
+                for other in described.values():
+                    if str(other.get("name", "")).lower() == f"vm{vmid}":
+                        del other["name"]
     return described
 
 
-def _accepted(vmid: int, values: dict[str, Any]) -> UnmanagedVmSpec:
-    """The spec of a VM, after keys that the inventory would refuse were taken out of `values`."""
-    host = {"host": f"vm{vmid}", "name": f"vm{vmid}"}
-    while True:
+def _refused(node: str, described: Mapping[int, Mapping[str, Any]]) -> set[tuple[int, str]]:
+    """Each key (with its VM) that the inventory would refuse."""
+    refused: set[tuple[int, str]] = set()
+    specs: list[UnmanagedVmSpec] = []
+    for vmid, values in described.items():
+        raw = {"host": f"vm{vmid}", "name": f"vm{vmid}", **values}
         try:
-            spec = UnmanagedVmSpec.model_validate(host | values, context=INVENTORY)
+            specs.append(UnmanagedVmSpec.model_validate(raw, context=INVENTORY))
         except ValidationError as error:
-            for detail in error.errors():
-                del values[str(detail["loc"][0])]
-            continue
-        refused = [str(finding.path[1]) for finding in check_vm(spec)]
-        if not refused:
-            return spec
-        for key in refused:
-            values.pop(key, None)
+            refused |= {(vmid, str(detail["loc"][0])) for detail in error.errors()}
+    if unusable := {(vmid, key) for vmid, key in refused if key in _REQUIRED}:
+        raise FactError("node-answer", f"the node tells of VMs that cannot be: {sorted(unusable)}")
+    findings = [finding for spec in specs for finding in check_vm(spec)] + list(check_site({node}, specs))
+    return refused | {(int(each.host.removeprefix("vm")), str(each.path[1])) for each in findings}
 
 
 def _describe(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
@@ -288,4 +293,6 @@ def _safe(value: Any) -> Any:
         return [_safe(item) for item in value]
     if isinstance(value, str) and any(mark in value for mark in _JINJA):
         return TaggedScalar(value, style='"', tag="!unsafe")
+    if isinstance(value, str) and not value.isprintable():
+        return DoubleQuotedScalarString(value)  # plain, U+0085 and its like would be read as a line's end
     return value
