@@ -262,9 +262,9 @@ def node_spec(fake: FakePve, **api: Any) -> NodeSpec:
 
 
 @contextmanager
-def serve_fake(home: Path, **settings: Any) -> Iterator[FakePve]:
+def serve_fake(home: Path, kind: type[FakePve] = FakePve, **settings: Any) -> Iterator[FakePve]:
     """A fake node on a free port of the loopback; its certificate is `<home>/node.pem`."""
-    fake = FakePve(home, **settings)
+    fake = kind(home, **settings)
     pem = home / "node.pem"
     pem.write_bytes(certificate())
     server = _Server(fake)
