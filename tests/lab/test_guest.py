@@ -152,6 +152,9 @@ def test_pause_and_resume_and_reset(node: Node) -> None:
     assert status(node)["qmpstatus"] == "running"
     asyncio.run(guest.reset(node, VMID))
     assert status(node)["pid"] == pid
+    asyncio.run(guest.suspend(node, VMID))
+    asyncio.run(guest.shutdown(node, VMID, 5, force=True))
+    assert status(node)["qmpstatus"] == "stopped"
 
 
 @pytest.mark.parametrize("act", [guest.reset, guest.suspend, guest.resume])

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +17,7 @@ from urllib.parse import quote
 import platformdirs
 import pytest
 
-from vi_ops.lab import console, guest, volume
+from vi_ops.lab import console, guest, hotplug, volume
 from vi_ops.lab.guest_error import GuestError
 from vi_ops.lab.node import Node
 from vi_ops.lab.store import write_json
@@ -95,6 +96,50 @@ async def inside(node: Node, *argv: str) -> Any:
         await asyncio.sleep(0.5)
 
 
+async def macs(node: Node) -> set[str]:
+    cards = await guest.agent(node, VMID, "guest-network-get-interfaces")
+    return {card["hardware-address"] for card in cards if "hardware-address" in card}
+
+
+async def disks(node: Node) -> int:
+    return len(await guest.agent(node, VMID, "guest-get-disks"))
+
+
+async def becomes(ask: Callable[[], Awaitable[bool]], what: str) -> None:
+    until = time.monotonic() + 60
+    while not await ask():
+        assert time.monotonic() < until, what
+        await asyncio.sleep(0.5)
+
+
+async def plug_and_unplug(node: Node, settings: dict[str, str | int]) -> None:
+    """A card and a disk come to the running guest and go again; a card with a new MAC takes the old one's port."""
+    mac, other = "bc:24:11:00:00:01", "bc:24:11:00:00:02"
+    volid = await volume.allocate(node, "local", VMID, GIB)
+    before = await disks(node)
+    settings |= {"net1": f"virtio={mac.upper()},bridge=vmbr0", "scsi1": f"{volid},iothread=1"}
+
+    await hotplug.plug(node, VMID, settings, "net1")
+    await hotplug.plug(node, VMID, settings, "scsi1")
+    await becomes(lambda: contains(node, mac), "the guest does not see its new card")
+    assert await disks(node) == before + 1
+    await guest.resize_disk(node, VMID, "scsi1", volid, 2 * GIB)
+    with pytest.raises(GuestError):
+        await hotplug.plug(node, VMID, {**settings, "scsi2": f"{volid}"}, "scsi2")
+
+    await hotplug.unplug(node, VMID, "net1")
+    await hotplug.unplug(node, VMID, "scsi1")
+    assert mac not in await macs(node)
+    assert await disks(node) == before
+    settings["net1"] = f"virtio={other.upper()},bridge=vmbr0"
+    await hotplug.plug(node, VMID, settings, "net1")
+    await becomes(lambda: contains(node, other), "the port was not free again")
+
+
+async def contains(node: Node, mac: str) -> bool:
+    return mac in await macs(node)
+
+
 def test_a_guest_from_image_to_clean_shutdown(tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
     port = free_port()
@@ -102,9 +147,8 @@ def test_a_guest_from_image_to_clean_shutdown(tmp_path: Path) -> None:
     node = Node(tmp_path / "lab", "9.2")
 
     async def live() -> None:
-        await guest.start(
-            node, VMID, await config(node, (tmp_path / "key.pub").read_text()), lambda _text: None
-        )
+        settings = await config(node, (tmp_path / "key.pub").read_text())
+        await guest.start(node, VMID, settings, lambda _text: None)
         await wait_for_agent(node)
         assert await inside(node, "cloud-init", "status", "--wait") == 0
         cards = await guest.agent(node, VMID, "guest-network-get-interfaces")
@@ -112,6 +156,7 @@ def test_a_guest_from_image_to_clean_shutdown(tmp_path: Path) -> None:
         assert "192.168.1.106" in [address["ip-address"] for address in card["ip-addresses"]]
         (root,) = [fs for fs in await guest.agent(node, VMID, "guest-get-fsinfo") if fs["mountpoint"] == "/"]
         assert root["total-bytes"] > 5 * GIB, "the root did not grow into its disk"
+        await plug_and_unplug(node, settings)
 
     try:
         asyncio.run(live())

@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ from vi_ops.lab import agent as guest_agent
 from vi_ops.lab.guest_error import AgentRefused, GuestError
 from vi_ops.lab.node import Node
 from vi_ops.lab.program import Log, silent
-from vi_ops.lab.qemu_command import Config, GuestFiles, Host, Surroundings, qemu_command
+from vi_ops.lab.qemu_command import GuestFiles, Host, qemu_command
+from vi_ops.lab.qemu_option import Config, Surroundings
 from vi_ops.lab.qmp import Monitor, monitor
 
 __all__ = ["AgentRefused", "GuestError", "agent", "is_running", "shutdown", "start", "status", "stop"]
@@ -48,7 +50,9 @@ async def start(node: Node, vmid: int, config: Config, log: Log, timeout_s: floa
         await cloudinit.build_iso(node, vmid, config, log)
         await _prepare(files, config, log)
         host = Host(await accelerator.has_kvm(node.home), node.host.cpus, volume.FIRMWARE)
-        argv = qemu_command(vmid, config, files, host, _surroundings(node, vmid, log))
+        boots = node.faults.take("no-boot", vmid) is None
+        around = replace(surroundings(node, vmid, log), boots=boots)
+        argv = qemu_command(vmid, config, files, host, around)
         await _launch(argv, files.qemu_log, log, timeout_s)
     finally:
         _starting.discard(files.pid)
@@ -88,6 +92,8 @@ async def shutdown(
             return
         raise GuestError("VM quit/powerdown failed - got timeout")
     except GuestError:
+        if not _is_alive(process):  # it went while it was being asked
+            return
         if not force:
             raise
     await _kill(process, log)
@@ -105,7 +111,7 @@ async def suspend(node: Node, vmid: int) -> None:
 
 async def resume(node: Node, vmid: int) -> None:
     """Let a paused or sleeping guest go on."""
-    async with _running(node, vmid) as qemu:
+    async with running(node, vmid) as qemu:
         is_asleep = (await qemu.ask("query-status"))["status"] == "suspended"
         await qemu.ask("system_wakeup" if is_asleep else "cont")
 
@@ -216,8 +222,8 @@ async def _prepare(files: GuestFiles, config: Config, log: Log) -> None:
         shutil.copyfile(volume.FIRMWARE / "OVMF_VARS_4M.fd", files.temporary_vars)
 
 
-def _surroundings(node: Node, vmid: int, log: Log) -> Surroundings:
-    boots = node.faults.take("no-boot", vmid) is None
+def surroundings(node: Node, vmid: int, log: Log) -> Surroundings:
+    """What a VM's config refers to on this node; the log hears of an SSH forward that cannot be."""
     port = node.ssh_port_base + vmid
     if port > _LAST_PORT:
         log(f"no port is left for SSH to VM {vmid}: {node.ssh_port_base} + {vmid} is above {_LAST_PORT}")
@@ -225,7 +231,6 @@ def _surroundings(node: Node, vmid: int, log: Log) -> Surroundings:
         locate=lambda volid: volume.path(node, volid),
         bridges={name: str(bridge["cidr"]) for name, bridge in node.bridges.items() if "cidr" in bridge},
         ssh_port=port if port <= _LAST_PORT else None,
-        boots=boots,
     )
 
 
@@ -258,7 +263,8 @@ async def _launch(argv: tuple[str, ...], qemu_log: Path, log: Log, timeout_s: fl
 
 
 @contextlib.asynccontextmanager
-async def _running(node: Node, vmid: int, timeout_s: float = 5.0) -> AsyncIterator[Monitor]:
+async def running(node: Node, vmid: int, timeout_s: float = 5.0) -> AsyncIterator[Monitor]:
+    """The monitor of a guest that runs. Raises GuestError `VM 106 not running` when it does not."""
     if _process(node, vmid) is None:
         raise GuestError(f"VM {vmid} not running")
     async with monitor(vmid, _files(node, vmid).qmp, timeout_s) as qemu:
@@ -266,12 +272,12 @@ async def _running(node: Node, vmid: int, timeout_s: float = 5.0) -> AsyncIterat
 
 
 async def _ask_running(node: Node, vmid: int, command: str, **arguments: object) -> None:
-    async with _running(node, vmid) as qemu:
+    async with running(node, vmid) as qemu:
         await qemu.ask(command, **arguments)
 
 
 async def _ask_to_power_off(node: Node, vmid: int, log: Log, use_agent: bool) -> None:
-    async with _running(node, vmid) as qemu:
+    async with running(node, vmid) as qemu:
         if (await qemu.ask("query-status"))["status"] == "paused":
             raise GuestError("VM is paused - cannot shutdown")
     if use_agent:
