@@ -18,12 +18,16 @@ _DISK_BUSES: Final = ("scsi", "virtio", "sata", "ide", "unused")
 
 @dataclass(frozen=True)
 class Disk:
-    """One drive of a config: `size_bytes` is None where the config does not say."""
+    """One drive of a config. `size` is the node's text, such as `150G`; None where it does not say."""
 
     key: str
     volid: str
-    size_bytes: int | None
+    size: str | None
     is_cdrom: bool
+
+    @property
+    def size_bytes(self) -> int | None:
+        return parse_size(self.size) if self.size else None
 
     @property
     def storage(self) -> str:
@@ -46,16 +50,14 @@ def disks_of(config: Mapping[str, ConfigValue]) -> dict[str, Disk]:
         if key in {bus, "scsihw"} or bus not in (*_DISK_BUSES, "efidisk", "tpmstate"):
             continue
         options = parse_property_string(str(value), "file")
-        size = options.get("size")
-        disks[key] = Disk(
-            key, options["file"], parse_size(size) if size else None, options.get("media") == "cdrom"
-        )
+        is_cdrom = options.get("media") == "cdrom"
+        disks[key] = Disk(key, options["file"], options.get("size"), is_cdrom)
     return disks
 
 
 def system_disk_of(config: Mapping[str, ConfigValue]) -> Disk | None:
     """scsi0, where it is a disk."""
-    disk = disks_of(config).get(SYSTEM_DISK)
+    disk = disks_of({key: config[key] for key in (SYSTEM_DISK,) if key in config}).get(SYSTEM_DISK)
     return disk if disk and not disk.is_cdrom else None
 
 

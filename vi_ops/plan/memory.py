@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 MINIMUM_MIB = 512
@@ -134,13 +135,13 @@ def right_size(host: HostMemory, target: GuestLoad, others: tuple[GuestLoad, ...
     floor free with 99.9 % of the prior. Whole steps are 1 GiB, below 32 GiB of MemTotal half of that.
     """
     backed_up = host.backup is not None  # one guest at a time: the node holds a lock for it
-    terms = [*host_terms(host), *guest_terms(target, in_backup=backed_up)]
-    terms += [term for other in others for term in guest_terms(other, in_backup=False)]
-    mean = sum(term.mean for term in terms)
-    deviation = math.sqrt(sum(term.variance for term in terms))
+    terms = (*host_terms(host), *guest_terms(target, in_backup=backed_up))
+    beside = [_beside(other.vcpus, other.disks, other.vga_mib) for other in others]
+    taken = sum(other.booked_mib for other in others) + sum(mean for mean, _ in beside)
+    deviation = math.sqrt(sum(term.variance for term in terms) + sum(variance for _, variance in beside))
     floor = min(4096.0, max(1024.0, 0.02 * host.total_mib))
 
-    room = host.total_mib - host.hugepages_mib - sum(other.booked_mib for other in others) - mean
+    room = host.total_mib - host.hugepages_mib - taken - sum(term.mean for term in terms)
     share = target.table_share
     typical_share = (_TABLE + share) / 2 if share else 0.0
     safe = (room - Z_SAFE * deviation - floor) / (1 + share)
@@ -153,7 +154,7 @@ def right_size(host: HostMemory, target: GuestLoad, others: tuple[GuestLoad, ...
         safe_mib=math.floor(safe),
         recommended_mib=recommended,
         floor_mib=math.ceil(floor),
-        dominant=_dominant(terms, others, share * recommended),
+        dominant=_dominant(terms, taken, share * recommended),
     )
 
 
@@ -167,9 +168,14 @@ def held(present_mib: int, size: MemorySize) -> bool:
     return size.recommended_mib - slack_mib <= present_mib <= size.safe_mib
 
 
-def _dominant(terms: list[Term], others: tuple[GuestLoad, ...], tables: float) -> tuple[tuple[str, int], ...]:
-    needs = {"other guests": sum(other.booked_mib for other in others), "page tables": tables}
-    for term in terms:
-        needs[term.name] = needs.get(term.name, 0) + term.mean
+@cache
+def _beside(vcpus: int, disks: int, vga_mib: float) -> tuple[float, float]:
+    """Mean and variance of what another guest's QEMU takes; guests come in a few sizes, but in hundreds."""
+    terms = guest_terms(GuestLoad(vcpus, disks, vga_mib=vga_mib), in_backup=False)
+    return sum(term.mean for term in terms), sum(term.variance for term in terms)
+
+
+def _dominant(terms: tuple[Term, ...], others: float, tables: float) -> tuple[tuple[str, int], ...]:
+    needs = {"other guests": others, "page tables": tables} | {term.name: term.mean for term in terms}
     largest = sorted(needs.items(), key=lambda need: -need[1])[:4]
     return tuple((name, round(mib)) for name, mib in largest if mib >= 1)

@@ -76,7 +76,7 @@ def other_loads(spec: VmSpec, node: NodeFacts, site: Site) -> tuple[GuestLoad, .
     for guest in node.guests.values():
         other = known.get(guest.vmid)
         starts = guest.status == "running" or (other is not None and other.start_on_boot is True)
-        if guest.vmid == spec.vmid or guest.is_template or not starts:
+        if guest.vmid == spec.vmid or not starts:
             continue
         memory_mib = guest.memory_max_bytes / MIB
         pinned = bool(other and other.gpus)

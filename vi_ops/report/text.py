@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
 from typing import IO
 
 from rich.console import Console
@@ -60,7 +59,7 @@ class Page:
 
     def show(self, console: Console) -> None:
         """Print the page; nothing is wrapped again, so what is too long stays whole for copying."""
-        print_lines(console, self.lines)
+        console.print(Text("\n").join(self.lines), soft_wrap=True)
 
 
 def _wrap(text: str, room: int) -> list[str]:
@@ -71,12 +70,6 @@ def _wrap(text: str, room: int) -> list[str]:
         text, room, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
     )
     return [line.replace("\xa0", " ").replace("\v", "") for line in lines] or [""]
-
-
-def print_lines(console: Console, lines: Iterable[Text]) -> None:
-    """Print lines as they are."""
-    for line in lines:
-        console.print(line, soft_wrap=True)
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
