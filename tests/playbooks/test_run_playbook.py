@@ -71,7 +71,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(site: Path, name: str, host: str = "vm106", **options: object) -> PlaybookResult:
-    wanted = {"inventory": site, "known_hosts": site / "known_hosts", "deadline_s": 60, **options}
+    wanted = {
+        "inventory": site,
+        "known_hosts": site / "known_hosts",
+        "user": None,
+        "deadline_s": 60,
+        **options,
+    }
     return run_playbook(name, host, **wanted)  # type: ignore[arg-type]
 
 

@@ -28,7 +28,7 @@ def show_one(console: Console, *, is_alone: bool, as_json: bool) -> Callable[[Pl
         if is_alone and (plan.steps or plan.findings):
             show_plan(plan, console)
         else:
-            console.print(f"{plan.subject}: {closing_line(plan)}")
+            console.print(closing_line(plan) if is_alone else f"{plan.subject}: {closing_line(plan)}")
 
     return show
 

@@ -35,16 +35,17 @@ def run_playbook(
     *,
     inventory: Path,
     known_hosts: Path,
+    user: str | None,
     deadline_s: float,
     tell: Callable[[str], None] = lambda line: None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> PlaybookResult:
     """Run `playbooks/<name>.yml` limited to `host`, against the same inventory that the specs come from.
 
-    `tell` gets the name of each task as it begins; when `is_stopped` becomes true the playbook is ended and
-    KeyboardInterrupt raised. Host keys are those of `known_hosts`; no user config,
-    and no ANSIBLE_* variable but the vault's, has a say. Raises StepFailed with the task and its message,
-    Unreachable when Ansible could not connect.
+    `user` logs in where the inventory names no ansible_user; host keys are those of `known_hosts`. No user
+    config, and no ANSIBLE_* variable but the vault's, has a say. `tell` gets the name of each task as it
+    begins; when `is_stopped` becomes true the playbook is ended. Raises StepFailed with the task and its
+    message, Unreachable when Ansible could not connect, KeyboardInterrupt when it was ended.
     """
     log = _Log(tell)
     with tempfile.TemporaryDirectory(prefix="vi-ops-") as private:
@@ -57,7 +58,7 @@ def run_playbook(
             quiet=True,
         )
         config.prepare()
-        config.env = _environment(config.env, Path(private), known_hosts)
+        config.env = _environment(config.env, Path(private), known_hosts, user)
         runner = Runner(config, event_handler=log.take, cancel_callback=is_stopped)
         status, _ = runner.run()
         _check(name, host, status, log, deadline_s)
@@ -108,7 +109,9 @@ def _check(name: str, host: str, status: str, log: _Log, deadline_s: float) -> N
         raise StepFailed("ansible-failed", f"{host}: playbook {name} did not run ({status}){tail}")
 
 
-def _environment(base: Mapping[str, str], private: Path, known_hosts: Path) -> dict[str, str]:
+def _environment(
+    base: Mapping[str, str], private: Path, known_hosts: Path, user: str | None
+) -> dict[str, str]:
     """The environment of ansible-playbook: ansible-runner's own, less the user's, with our strictness."""
     theirs = {key for key in os.environ if key.startswith("ANSIBLE_")} - _KEPT
     runners = {"ANSIBLE_STDOUT_CALLBACK", "ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_RETRY_FILES_ENABLED"}
@@ -122,19 +125,28 @@ def _environment(base: Mapping[str, str], private: Path, known_hosts: Path) -> d
         "ControlMaster": "auto",
         "ControlPersist": "30s",
     }
-    return kept | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{base.get('PATH', os.defpath)}",
-        "ANSIBLE_CONFIG": str(share_path("playbooks") / "ansible.cfg"),
-        "ANSIBLE_ROLES_PATH": str(share_path("playbooks") / "roles"),
-        "ANSIBLE_HOME": str(private / "home"),
-        "ANSIBLE_LOCAL_TEMP": str(private / "tmp"),
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(private / "cp"),
-        "ANSIBLE_SSH_ARGS": " ".join(["-F /dev/null", *(f"-o {key}={value}" for key, value in ssh.items())]),
-        "ANSIBLE_HOST_KEY_CHECKING": "True",
-        "ANSIBLE_PIPELINING": "True",
-        "ANSIBLE_NOCOLOR": "True",
-        "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3",
-    }
+    login = {"ANSIBLE_REMOTE_USER": user} if user else {}
+    return (
+        kept
+        | login
+        | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{base.get('PATH', os.defpath)}",
+            "ANSIBLE_CONFIG": str(share_path("playbooks") / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(share_path("playbooks") / "roles"),
+            "ANSIBLE_HOME": str(private / "home"),
+            "ANSIBLE_LOCAL_TEMP": str(private / "tmp"),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(private / "cp"),
+            "ANSIBLE_SSH_ARGS": " ".join(
+                ["-F /dev/null", *(f"-o {key}={value}" for key, value in ssh.items())]
+            ),
+            "ANSIBLE_HOST_KEY_CHECKING": "True",
+            # For a connection, and for sudo after it: 10 s is too short for an emulated guest.
+            "ANSIBLE_TIMEOUT": "60",
+            "ANSIBLE_PIPELINING": "True",
+            "ANSIBLE_NOCOLOR": "True",
+            "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3",
+        }
+    )
 
 
 def _message(result: Mapping[str, Any]) -> str:
@@ -142,7 +154,8 @@ def _message(result: Mapping[str, Any]) -> str:
     if result.get("censored"):
         return str(result["censored"])
     parts = [str(result.get("msg", "")).strip()]
-    said = str(result.get("stderr") or result.get("module_stderr") or "").strip()
+    streams = ("stderr", "module_stderr", "module_stdout")
+    said = next((str(result[name]).strip() for name in streams if result.get(name)), "")
     if said and said not in parts[0]:
         parts += said.splitlines()[-10:]
     return "\n    ".join(part for part in parts if part) or "no message"

@@ -124,6 +124,7 @@ def _play(name: str, host: str, work: Work) -> str:
         host,
         inventory=work.inventory,
         known_hosts=work.guest.state.known_hosts,
+        user=work.guest.spec.ssh.user,
         deadline_s=PLAYBOOK_DEADLINE_S,
         tell=work.listener.note,
         is_stopped=work.is_stopped,
@@ -179,6 +180,6 @@ def _exists(pve: Pve, path: str) -> bool:
 def _in_step(error: ViOpsError, step: Step, plan: Plan, work: Work) -> ViOpsError:
     """The same error with its place: which step of how many, of what, and what was done before it."""
     at = f"step {plan.steps.index(step) + 1} of {len(plan.steps)} of {plan.subject}"
-    done = "; ".join(one.title or one.key for one in work.done) or "nothing"
+    done = "; ".join(one.title for one in work.done if not isinstance(one.do, WaitUntil)) or "nothing"
     error.message += f"\n  in {at}: {step.title or step.key}\n  done before: {done}"
     return error
