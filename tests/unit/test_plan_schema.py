@@ -46,6 +46,7 @@ def check_calls(release: str, *plans: Plan) -> None:
             schema(release).check(step.do.method, template, params)
 
 
+@pytest.mark.slow
 @given(before=SPECS, after=SPECS)
 @settings(deadline=None, max_examples=50)
 def test_creation_and_change(release: str, before: dict[str, Any], after: dict[str, Any]) -> None:

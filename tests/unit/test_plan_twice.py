@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,9 @@ SPECS = st.fixed_dictionaries(
         "user": st.fixed_dictionaries(
             {
                 "name": st.sampled_from(["smith", "anna"]),
-                "ssh_keys": st.lists(st.sampled_from([f"{KEY} a", f"{KEY}2 b + c", KEY + "3"]), unique=True),
+                "ssh_keys": st.lists(
+                    st.sampled_from([f"{KEY} a", f"{KEY}+2/3== b + c", KEY + "3"]), unique=True
+                ),
                 "password_hash": perhaps(st.just("$6$salt$hash")),
             }
         ),
@@ -63,6 +66,7 @@ def plan(spec: dict[str, Any], vm: VmFacts | None) -> Plan:
     return plan_vm(spec_of(case), node_spec_of(case), node_of(case), vm, site_of(case))
 
 
+@pytest.mark.slow
 @given(spec=SPECS)
 @settings(deadline=None)
 def test_after_the_creation_nothing_is_left(spec: dict[str, Any]) -> None:
@@ -73,6 +77,7 @@ def test_after_the_creation_nothing_is_left(spec: dict[str, Any]) -> None:
     assert again.unchanged
 
 
+@pytest.mark.slow
 @given(before=SPECS, after=SPECS, is_running=st.booleans())
 @settings(deadline=None)
 def test_after_a_change_nothing_is_left(

@@ -72,7 +72,9 @@ def converge_vm(
 
 def _config_step(spec: VmSpec, vm: VmFacts, memory: VmMemory, drives: dict[str, Param]) -> Step | None:
     params, deletes, told = changes(wanted_config(spec, memory.memory_mib, vm), vm)
-    told += tuple(Change(key, None, str(value), effect_of(key, vm)) for key, value in drives.items())
+    told += tuple(
+        Change(key, None, str(value), effect_of(key, str(value), vm)) for key, value in drives.items()
+    )
     if not told:
         return None
     params |= drives
@@ -100,7 +102,8 @@ def _missing_drives(spec: VmSpec, node_spec: NodeSpec, node: NodeFacts, vm: VmFa
     """Drives that a creation left out. A VM with any disk of its own gets no other one."""
     disks = disks_of(vm.config).values()
     drives: dict[str, Param] = {}
-    if not vm.is_running and not any(disk.may_hold_data for disk in disks):
+    has_any = SYSTEM_DISK in vm.config or any(disk.may_hold_data for disk in disks)
+    if not vm.is_running and not has_any:
         drives = {SYSTEM_DISK: system_disk(spec, node_spec, node), "boot": f"order={SYSTEM_DISK}"}
     if not any(disk.is_cloud_init for disk in disks) and "ide2" not in vm.config:
         drives["ide2"] = cloud_init_drive(spec)
@@ -120,12 +123,12 @@ def _resize(spec: VmSpec, vm: VmFacts, *, is_new: bool) -> Step | None:
 
 def _disk_findings(spec: VmSpec, vm: VmFacts) -> Iterator[Finding]:
     disk = system_disk_of(vm.config)
-    others = [one for one in disks_of(vm.config).values() if one.may_hold_data]
+    others = [one for one in disks_of(vm.config).values() if one.may_hold_data or one.key == SYSTEM_DISK]
     if disk is None and (others or vm.is_running):
         found = ", ".join(f"{one.key} ({one.volid})" for one in others) or "no disk at all"
         yield Finding(
             "vm-disk-missing",
-            f"VM {spec.vmid} on {vm.node} has no {SYSTEM_DISK}, but {found}",
+            f"VM {spec.vmid} on {vm.node} has no disk {SYSTEM_DISK}, but {found}",
             hint=f"attach its system disk as {SYSTEM_DISK}; vi-ops makes no second one beside it",
         )
     if disk is None:

@@ -144,13 +144,17 @@ def changes(
         else:
             params[key] = value
         before, after = differing(key, now, value)
-        told.append(Change(key, in_words(key, before), in_words(key, after), effect_of(key, vm)))
+        told.append(Change(key, in_words(key, before), in_words(key, after), effect_of(key, value, vm)))
     return params, tuple(deletes), tuple(told)
 
 
-def effect_of(key: str, vm: VmFacts) -> Effect:
-    """When a changed key takes effect in the guest. Cloud-init's keys do so at the next boot."""
-    return Effect.NOW if key in _AT_ONCE or not vm.is_running else Effect.POWER_CYCLE
+def effect_of(key: str, value: str | int | bool | None, vm: VmFacts) -> Effect:
+    """When a changed key takes effect in the guest. Cloud-init's keys do so at the next start.
+
+    A value that is in force already, because another one still waits for a power cycle, is so at once.
+    """
+    is_at_once = key in _AT_ONCE or not vm.is_running or is_same(key, value, vm.running.get(key))
+    return Effect.NOW if is_at_once else Effect.POWER_CYCLE
 
 
 def in_words(key: str, value: ConfigValue | bool | None) -> str | None:
