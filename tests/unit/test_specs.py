@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from vi_ops.errors import SpecError
-from vi_ops.specs.load import HostVars, InventoryError, Place, build_site, format_path
+from vi_ops.specs.check import format_path
+from vi_ops.specs.host_vars import HostVars, Place
+from vi_ops.specs.load import InventoryError, build_site
 from vi_ops.specs.nearest import did_you_mean, nearest
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.schema import KINDS, host_vars_schema

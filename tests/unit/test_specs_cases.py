@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 
 from vi_ops.errors import SpecError
 from vi_ops.execute.inventory import load_site
-from vi_ops.specs.load import InventoryError, format_path
+from vi_ops.specs.check import format_path
+from vi_ops.specs.load import InventoryError
 
 CASES = Path(__file__).parents[1] / "cases" / "specs"
 

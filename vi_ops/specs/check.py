@@ -14,6 +14,12 @@ KeyPath = tuple[str | int, ...]
 AnyVm = VmSpec | UnmanagedVmSpec
 
 
+def format_path(path: KeyPath) -> str:
+    """`vm.gpus[0].mapping`"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
 @dataclass(frozen=True)
 class SpecFinding:
     """One thing wrong with a host's vars. `path` starts at the variable: `("vm", "gpus", 0, "mapping")`.

@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from vi_ops.errors import SpecError
-from vi_ops.specs.check import AnyVm, KeyPath, SpecFinding, check_site, check_vm
+from vi_ops.specs.check import AnyVm, SpecFinding, check_site, check_vm, format_path
+from vi_ops.specs.host_vars import FROM_ANSIBLE, SSH_VARS, HostVars, Place
 from vi_ops.specs.model import INVENTORY, Spec
-from vi_ops.specs.nearest import did_you_mean, nearest
+from vi_ops.specs.nearest import nearest
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.site import Site
+from vi_ops.specs.translate import findings_of, show
 from vi_ops.specs.vm import UnmanagedVmSpec, VmSpec
 
-Kind = Literal["node", "vm"]
-_SECRET: Final = frozenset({"secret", "password_hash"})
 _S = TypeVar("_S", bound=Spec)
-
-SSH_VARS: Final = {
-    "host": "ansible_host",
-    "port": "ansible_port",
-    "user": "ansible_user",
-    "key_file": "ansible_ssh_private_key_file",
-}
-FROM_ANSIBLE: Final = {"host": "the inventory name", "ssh": "ansible_host, ansible_port and ansible_user"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value was written. `file` is relative to the inventory folder where it lies inside."""
-
-    file: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else self.file
-
-
-@dataclass(frozen=True)
-class HostVars:
-    """The resolved vars of one inventory host.
-
-    `places` says where each path was written (a path not in it lies where its parent does); values below a
-    path in `hidden` came from a vault and are never shown.
-    """
-
-    name: str
-    kind: Kind
-    values: Mapping[str, Any]
-    places: Mapping[KeyPath, Place] = field(default_factory=dict)
-    hidden: frozenset[KeyPath] = frozenset()
-
-    def place(self, path: KeyPath) -> Place:
-        """Where a path, or the nearest of its parents, was written."""
-        for end in range(len(path), -1, -1):
-            if found := self.places.get(path[:end]):
-                return found
-        return Place(f"host_vars/{self.name}.yml")
-
-    def is_hidden(self, path: KeyPath) -> bool:
-        return any(path[:end] in self.hidden for end in range(len(path) + 1)) or not _SECRET.isdisjoint(path)
 
 
 class InventoryError(SpecError):
@@ -97,7 +51,9 @@ def build_site(path: Path, hosts: Iterable[HostVars], findings: Iterable[SpecFin
     nodes = {spec.host: spec for spec in specs if isinstance(spec, NodeSpec)}
     vms = {spec.host: spec for spec in specs if isinstance(spec, VmSpec)}
     unmanaged = {spec.host: spec for spec in specs if isinstance(spec, UnmanagedVmSpec)}
-    guests: tuple[AnyVm, ...] = (*vms.values(), *unmanaged.values())
+    broken = [host for host, spec in zip(known.values(), specs, strict=True) if spec is None]
+    usable = [vm for host in broken if host.kind == "vm" and (vm := _usable_part(host, found))]
+    guests: tuple[AnyVm, ...] = (*vms.values(), *unmanaged.values(), *usable)
     for vm in guests:
         found.extend(check_vm(vm))
     found.extend(check_site({name for name, host in known.items() if host.kind == "node"}, guests))
@@ -141,12 +97,6 @@ def _line(finding: SpecFinding, known: Mapping[str, HostVars]) -> str:
     return f"  {place}{format_path(finding.path)}: {finding.message}{hint} [{finding.code}]"
 
 
-def format_path(path: KeyPath) -> str:
-    """`vm.gpus[0].mapping`"""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
-
-
 def _read_host(host: HostVars, found: list[SpecFinding]) -> NodeSpec | VmSpec | UnmanagedVmSpec | None:
     value = host.values.get(host.kind)
     if not isinstance(value, Mapping):
@@ -172,7 +122,7 @@ def _read_host(host: HostVars, found: list[SpecFinding]) -> NodeSpec | VmSpec | 
 
 def _without_mapping(host: HostVars, value: object) -> SpecFinding:
     if value is not None:
-        return SpecFinding("spec-invalid", host.name, (host.kind,), f"expected a mapping, got {_show(value)}")
+        return SpecFinding("spec-invalid", host.name, (host.kind,), f"expected a mapping, got {show(value)}")
     meant = nearest(host.kind, (key for key in host.values if not key.startswith("ansible_")))
     return SpecFinding(
         "spec-missing-key",
@@ -191,20 +141,21 @@ def _validate(model: type[_S], host: HostVars, fields: dict[Any, Any], found: li
     try:
         return model.model_validate(raw, context=INVENTORY)
     except ValidationError as error:
-        found.extend(_one_for_each_path(_translate(each, model, host) for each in error.errors()))
+        found.extend(findings_of(error, model, host))
         return None
 
 
-def _one_for_each_path(findings: Iterable[SpecFinding]) -> Iterable[SpecFinding]:
-    """A union fails once for each of its branches: keep the first, name the others."""
-    first: dict[KeyPath, SpecFinding] = {}
-    for finding in findings:
-        if finding.path not in first:
-            first[finding.path] = finding
-        elif finding.message.startswith("expected '"):
-            other = finding.message.split(", got ")[0].removeprefix("expected ")
-            first[finding.path] = replace(first[finding.path], hint=f"or {other}")
-    return first.values()
+def _usable_part(host: HostVars, found: Iterable[SpecFinding]) -> AnyVm | None:
+    """A broken VM without its broken keys, so that the rules across fields and hosts are checked at once."""
+    broken = {finding.path[1] for finding in found if finding.host == host.name and len(finding.path) > 1}
+    value = host.values.get("vm")
+    if not isinstance(value, Mapping):
+        return None
+    fields = {key: item for key, item in value.items() if key not in broken}
+    ignored: list[SpecFinding] = []
+    return _validate(VmSpec, host, fields, ignored) or _validate(
+        UnmanagedVmSpec, host, {**fields, "managed": False}, ignored
+    )
 
 
 def _ssh(host: HostVars, fields: Mapping[Any, Any]) -> dict[str, Any]:
@@ -214,86 +165,3 @@ def _ssh(host: HostVars, fields: Mapping[Any, Any]) -> dict[str, Any]:
     if host.kind == "vm" and isinstance(user, Mapping) and isinstance(user.get("name"), str):
         ssh.setdefault("user", user["name"])
     return ssh
-
-
-def _translate(detail: ErrorDetails, model: type[Spec], host: HostVars) -> SpecFinding:
-    """One pydantic error as a finding in the words of this project."""
-    loc = tuple(part for part in detail["loc"][:-1] if not _is_union_branch(part))
-    if detail["type"] == "extra_forbidden" or not _is_union_branch(detail["loc"][-1]):
-        loc += detail["loc"][-1:]
-    path: KeyPath = (SSH_VARS[str(loc[1])],) if loc[:1] == ("ssh",) and len(loc) > 1 else (host.kind, *loc)
-    kind, context = detail["type"], detail.get("ctx", {})
-    got = "" if host.is_hidden(path) else f", got {_show(detail['input'])}"
-    if kind == "missing":
-        return SpecFinding("spec-missing-key", host.name, path, f"required: {_describe(model, loc)}")
-    if kind == "extra_forbidden":
-        known = _keys_of(model, loc[:-1]) - FROM_ANSIBLE.keys()
-        return SpecFinding(
-            "spec-unknown-key", host.name, path, "unknown key", did_you_mean(str(loc[-1]), known)
-        )
-    if kind == "literal_error":
-        return SpecFinding("spec-invalid", host.name, path, f"expected {context['expected']}{got}")
-    if kind == "value_error":  # our own words: vi_ops/units.py
-        return SpecFinding("spec-invalid", host.name, path, str(context["error"]))
-    if "-" in kind:
-        shown = got if kind == "spec-invalid" else ""
-        return SpecFinding(kind, host.name, path, detail["msg"] + shown)
-    expected = _EXPECTED.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
-    return SpecFinding("spec-invalid", host.name, path, expected + got)
-
-
-_EXPECTED: Final = {
-    "int_type": "expected a whole number",
-    "int_parsing": "expected a whole number",
-    "int_from_float": "expected a whole number",
-    "bool_type": "expected true or false",
-    "bool_parsing": "expected true or false",
-    "string_type": "expected a text (put it in quotes)",
-    "tuple_type": "expected a list",
-    "dict_type": "expected a mapping",
-    "model_type": "expected a mapping",
-    "model_attributes_type": "expected a mapping",
-}
-
-
-def _is_union_branch(part: object) -> bool:
-    """Pydantic puts the tried branch of a union into the path: `literal['auto']`, `function-after[...]`."""
-    return isinstance(part, str) and "[" in part
-
-
-def _show(value: object, width: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def _model_at(model: type[Spec], loc: tuple[int | str, ...]) -> type[Spec] | None:
-    """The model that the keys of a path lead to."""
-    here: type[Spec] | None = model
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        if here is None or part not in here.model_fields:
-            return None
-        here = _inner_model(here.model_fields[part].annotation)
-    return here
-
-
-def _inner_model(annotation: Any) -> type[Spec] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        return annotation
-    inner = (_inner_model(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((model for model in inner if model), None)
-
-
-def _keys_of(model: type[Spec], loc: tuple[int | str, ...]) -> set[str]:
-    found = _model_at(model, loc)
-    return set(found.model_fields) if found else set()
-
-
-def _describe(model: type[Spec], loc: tuple[int | str, ...]) -> str:
-    owner = _model_at(model, loc[:-1])
-    known = owner.model_fields.get(str(loc[-1])) if owner else None
-    text = known.description if known else None
-    if not text and known and (inner := _inner_model(known.annotation)):
-        text = inner.__doc__
-    return (text or str(loc[-1])).strip().splitlines()[0].rstrip(".")

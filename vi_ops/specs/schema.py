@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from vi_ops.specs.load import FROM_ANSIBLE, SSH_VARS, Kind
+from vi_ops.specs.host_vars import FROM_ANSIBLE, SSH_VARS, Kind
 from vi_ops.specs.model import Spec
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.ssh import SshTarget
