@@ -25,6 +25,9 @@ from vi_ops.plan.deadline import copy_deadline_s
 from vi_ops.plan.step import PveCall
 from vi_ops.specs.node import NodeSpec
 
+# stamina writes a line to stderr for each retry; ours are told by what they end in.
+stamina.instrumentation.set_on_retry_hooks(())
+
 __all__ = ["Pve", "connect", "sendable", "task_failed"]
 
 GET_ATTEMPTS: Final = 4

@@ -54,7 +54,7 @@ def task_failed(result: TaskResult, call: str) -> StepFailed:
     return StepFailed(
         "pve-task-failed",
         f"{call}: {name} failed: {result.exitstatus}{log}{text}",
-        hint=meaning.hint if meaning else None,
+        hint=meaning.remedy(result.upid.node, result.upid.id) if meaning and result.upid else None,
     )
 
 

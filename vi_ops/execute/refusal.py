@@ -17,7 +17,11 @@ class Meaning:
 
     code: str
     kind: type[ViOpsError]
-    hint: str | None = None
+    hint: str
+
+    def remedy(self, node: str, vmid: str = "VMID") -> str:
+        """The hint with the names that it is about."""
+        return self.hint.replace("NODE", node).replace("VMID", vmid or "VMID")
 
 
 _ROOT: Final = Meaning(
@@ -31,7 +35,9 @@ _LOCKED: Final = Meaning(
     LockHeld,
     "wait for the task that holds it; root removes a lock that was left behind: `qm unlock VMID`",
 )
-_GONE: Final = Meaning("pve-not-found", StepFailed)
+_GONE: Final = Meaning(
+    "pve-not-found", StepFailed, "compare the names in the inventory with `vi-ops node status NODE`"
+)
 _AGENT: Final = Meaning(
     "pve-agent-silent",
     StepFailed,
@@ -81,7 +87,7 @@ _MEANINGS: Final = tuple(
             ),
         ),
         (r"QEMU guest agent is not running|qga command '.*' failed - got timeout", _AGENT),
-        (r"Agent error: ", Meaning("pve-agent-error", StepFailed)),
+        (r"Agent error: ", Meaning("pve-agent-error", StepFailed, "look at what it names, inside the guest")),
         (r"VM \d+ (is )?not running", Meaning("pve-not-running", StepFailed, "start it first")),
         (
             r"does not support '(import|iso|images|vztmpl|snippets|backup)' content",
@@ -133,27 +139,37 @@ def meaning_of(words: str) -> Meaning | None:
 
 def refusal(call: str, who: str, node: str, status: int, words: str, errors: Mapping[str, str]) -> ViOpsError:
     """The error for an answer of 400 or more. `call` is `POST /nodes/pve1/qemu`, `who` the token or user."""
-    said = "; ".join([words, *(f"{name}: {text}" for name, text in errors.items())])
+    said = words
+    if errors:
+        said = f"{words.rstrip('.')}: " + "; ".join(f"{name}: {text}" for name, text in errors.items())
+    said = " ".join(said.split())  # format errors are spread over several lines
     if status == 401:
         return Unreachable(
             "pve-login",
             f"{call}: {node} refused the login of {who}: {words}",
             hint=f"check the secret; vi-ops node roles {node} prints how root makes user and token",
         )
-    denied = parse_denied(words)
-    if status == 403 or denied:
+    if status == 403 or parse_denied(words):
         return _forbidden(call, who, node, words)
     for text in (words, *errors.values()):
         if meaning := meaning_of(text):
-            return meaning.kind(meaning.code, f"{call}: {said}", hint=meaning.hint)
+            return meaning.kind(meaning.code, f"{call}: {said}", hint=meaning.remedy(node, _vmid_of(call)))
     if status == 501:
         return StepFailed("pve-no-such-call", f"{call}: {said}", hint="is this Proxmox VE 8 or 9?")
     if status == 400:
-        return StepFailed("pve-parameter", f"{call}: {said}")
-    return StepFailed("pve-failed", f"{call}: {status} {said}")
+        hint = "correct the value that this came from; if there is none in the inventory, please report it"
+        return StepFailed("pve-parameter", f"{call}: {said}", hint=hint)
+    hint = "the node's task list and its journal (`journalctl -u pvedaemon`) may tell more"
+    return StepFailed("pve-failed", f"{call}: {status} {said}", hint=hint)
+
+
+def _vmid_of(call: str) -> str:
+    match = re.search(r"/qemu/(\d+)", call)
+    return match[1] if match else ""
 
 
 def _forbidden(call: str, who: str, node: str, words: str) -> ViOpsError:
+    words = " ".join(words.split())
     if "user != root@pam" in words:
         return Refused("pve-root-only", f"{call}: {words}", hint=_ROOT.hint)
     if "not available with API token" in words:

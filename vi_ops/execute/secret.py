@@ -55,7 +55,8 @@ def _from_file(path: Path, owner: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise SpecError("secret-missing", f"{owner}: cannot read {path}: {reason}") from error
+        hint = f"write the secret into it with mode 0600: (umask 077; cat > {path})"
+        raise SpecError("secret-missing", f"{owner}: cannot read {path}: {reason}", hint=hint) from error
 
 
 def _from_command(argv: tuple[str, ...], owner: str) -> str:
