@@ -74,11 +74,11 @@ def test_reverting_forgets_what_waits(lab: VmLab) -> None:
 
 
 def test_deleting_on_a_running_vm_waits_and_says_so(lab: VmLab) -> None:
-    vmid = lab.started(vga="std", scsi1="local:1")
+    vmid = lab.started(vga="std", sata1="local:1")
     lab.put(vmid, delete="vga")
-    lab.put(vmid, delete="scsi1", force=1)
+    lab.put(vmid, delete="sata1", force=1)
     assert lab.pending(vmid)["vga"] == {"key": "vga", "value": "std", "delete": 1}
-    assert lab.pending(vmid)["scsi1"]["delete"] == 2
+    assert lab.pending(vmid)["sata1"]["delete"] == 2
     assert "vga" not in lab.get(vmid, "config")
 
 
@@ -263,6 +263,40 @@ def test_a_mapped_usb_device_that_is_absent_is_a_hotplug_problem_and_waits(lab: 
     assert answer.status == 400
     assert answer.body["errors"]["usb0"].strip() == problem
     assert lab.pending(vmid).keys() == {"usb0"}
+
+
+def test_disks_and_cards_are_plugged_while_the_guest_runs(lab: VmLab) -> None:
+    vmid = lab.started(scsi0="local:1", scsi1="local:1", net0="virtio,bridge=vmbr0")
+    assert lab.put(vmid, scsi2="local:1", net1="virtio,bridge=vmbr0", delete="scsi1").status == 200
+    assert lab.pending(vmid) == {}
+    assert {"scsi2", "net1"} <= lab.guests.running[vmid].keys()
+    assert "scsi1" not in lab.guests.running[vmid]
+    assert lab.config(vmid).values["unused0"] == f"local:{vmid}/vm-{vmid}-disk-1.raw"
+    assert lab.put(vmid, net1="e1000,bridge=vmbr0").status == 200
+    assert lab.guests.plugged[-2:] == [("unplug", vmid, "net1"), ("plug", vmid, "net1")]
+
+
+def test_a_disk_that_is_booted_from_stays_until_the_power_goes(lab: VmLab) -> None:
+    vmid = lab.started(scsi0="local:1")
+    answer = lab.put(vmid, delete="scsi0")
+    assert (answer.status, answer.body["errors"]) == (
+        400,
+        {"scsi0": "hotplug problem - can't unplug bootdisk 'scsi0'"},
+    )
+    assert lab.pending(vmid)["scsi0"]["delete"] == 1
+    assert "scsi0" in lab.get(vmid, "config", current=1)
+
+
+def test_a_guest_that_does_not_let_go_leaves_the_change_pending(lab: VmLab) -> None:
+    vmid = lab.started(net0="virtio,bridge=vmbr0", net1="virtio,bridge=vmbr0")
+    lab.guests.deaf.add(vmid)
+    answer = lab.put(vmid, delete="net1", description="still done")
+    assert answer.body["errors"] == {"net1": "hotplug problem - error unplugging device 'net1'"}
+    assert lab.pending(vmid).keys() == {"net1"}
+    assert lab.config(vmid).values["description"] == "still done"
+    lab.put(vmid, hotplug="disk,usb")
+    assert lab.put(vmid, net2="virtio,bridge=vmbr0").status == 200
+    assert lab.pending(vmid).keys() == {"net1", "net2"}
 
 
 def test_a_cdrom_takes_another_medium_while_the_guest_runs(lab: VmLab) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vi_ops.lab import cloudinit, guest, volume
+from vi_ops.lab import cloudinit, guest, hotplug, volume
 from vi_ops.lab.guest_error import AgentRefused, GuestError
 from vi_ops.lab.node import Node
 
@@ -30,6 +30,7 @@ class FakeGuests:
     deaf: set[int] = field(default_factory=set)
     agents: dict[int, dict[str, Any]] = field(default_factory=dict)
     media: list[tuple[int, str, str]] = field(default_factory=list)
+    plugged: list[tuple[str, int, str]] = field(default_factory=list)
     patience_s: float = 0.05
     began: dict[int, float] = field(default_factory=dict)
 
@@ -39,6 +40,20 @@ class FakeGuests:
             monkeypatch.setattr(guest, name, getattr(self, name))
         for name in ("agent", "resize_disk", "change_medium"):
             monkeypatch.setattr(guest, name, getattr(self, name))
+        for name in ("plug", "unplug"):
+            monkeypatch.setattr(hotplug, name, getattr(self, name))
+
+    async def plug(self, node: Node, vmid: int, config: Mapping[str, str], name: str) -> None:
+        if vmid in self.deaf:
+            raise GuestError("the guest is deaf")
+        self.plugged.append(("plug", vmid, name))
+        self.running[vmid][name] = config[name]
+
+    async def unplug(self, node: Node, vmid: int, name: str) -> None:
+        if vmid in self.deaf:
+            raise GuestError(f"error unplugging device '{name}'")
+        self.plugged.append(("unplug", vmid, name))
+        del self.running[vmid][name]
 
     async def start(
         self, node: Node, vmid: int, config: Mapping[str, str], log: Log, timeout_s: float = 30

@@ -110,12 +110,16 @@ def drives(values: Mapping[str, str]) -> dict[str, Drive]:
     return {key: parse_drive(values[key]) for key in sorted(values) if is_drive(key)}
 
 
+def boot_order(values: Mapping[str, str]) -> list[str]:
+    """The devices that the VM boots from, first first; the old letters (`cdn`) name none."""
+    order = parse_property_string(values.get("boot", ""), "legacy").get("order", "")
+    return [name for name in order.split(";") if name]
+
+
 def boot_disk(values: Mapping[str, str]) -> str | None:
     """The drive whose size counts as the VM's: first in the boot order, else the first there is."""
-    order = parse_property_string(values.get("boot", ""), "legacy").get("order", "").split(";")
-    return _first((key for key in order if key in values and is_drive(key)), values, cdrom=False) or _first(
-        _boot_names(), values, cdrom=False
-    )
+    listed = [key for key in boot_order(values) if is_drive(key)]
+    return _first(listed, values, cdrom=False) or _first(_boot_names(), values, cdrom=False)
 
 
 def default_boot_order(values: Mapping[str, str]) -> str:

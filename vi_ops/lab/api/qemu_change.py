@@ -16,7 +16,7 @@ from vi_ops.facts.property_string import parse_property_string
 from vi_ops.lab import nic, options, pending, volume
 from vi_ops.lab.api.qemu_drive import make_drives
 from vi_ops.lab.api.qemu_rights import Caller, check_import_syntax
-from vi_ops.lab.drive import is_cdrom, is_drive, parse_drive, print_drive
+from vi_ops.lab.drive import boot_order, is_cdrom, is_drive, parse_drive, print_drive
 from vi_ops.lab.password import hashed
 from vi_ops.lab.route import Refusal, Request, parameter_error
 from vi_ops.lab.sshkeys import check_sshkeys
@@ -197,14 +197,9 @@ def _check_protection(stored: VmConfig, text: str) -> None:
         raise Refusal(500, f"{text} - protection mode enabled")
 
 
-def _boot_order(values: Mapping[str, str]) -> list[str]:
-    order = parse_property_string(values.get("boot", ""), "legacy").get("order", "")
-    return [name for name in order.split(";") if name]
-
-
 def _unboot(stored: VmConfig, name: str) -> None:
     """A device that goes is no longer booted from."""
-    order = _boot_order(stored.merged())
+    order = boot_order(stored.merged())
     if name in order:
         pending.change(stored, "boot", "order=" + ";".join(word for word in order if word != name))
 
@@ -238,7 +233,7 @@ async def _stage_drive(name: str, value: str, stored: VmConfig, caller: Caller, 
     if waiting := stored.pending.pop(name, None):
         pending.release_volume(stored, waiting, caller.vmid, keep=value)
     made = await make_drives({name: value}, stored.merged(), caller, None, log)
-    order = _boot_order(stored.merged())
+    order = boot_order(stored.merged())
     if order and name not in order and is_cdrom(parse_drive(value)):
         pending.change(stored, "boot", "order=" + ";".join([*order, name]))
     return made[name]
@@ -246,6 +241,6 @@ async def _stage_drive(name: str, value: str, stored: VmConfig, caller: Caller, 
 
 def _check_boot_order(value: str, change: Change, stored: VmConfig) -> None:
     known = stored.values.keys() | stored.pending.keys() | change.values.keys()
-    for device in _boot_order({"boot": value}):
+    for device in boot_order({"boot": value}):
         if device not in known or device in change.delete:
             raise Refusal(500, f"invalid bootorder: device '{device}' does not exist'")

@@ -114,4 +114,4 @@ async def _update(change: Change, caller: Caller, log: Log) -> None:
         log(f"update VM {vmid}: {change.described}")
         await stage(change, stored, caller, log)
         vm_file.store(node, vmid, stored)
-        await plug(stored, caller)
+        await plug(stored, caller, {*change.values, *change.delete})

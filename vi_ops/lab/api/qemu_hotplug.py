@@ -5,11 +5,13 @@ Source: qemu-server, PVE/QemuServer.pm (vmconfig_hotplug_pending, vmconfig_updat
 
 from __future__ import annotations
 
-from vi_ops.lab import guest, pending, vm_file, volume
+from collections.abc import Collection
+
+from vi_ops.lab import guest, hotplug, pending, vm_file, volume
 from vi_ops.lab.api.qemu_mapping import check_usb
 from vi_ops.lab.api.qemu_rights import Caller
 from vi_ops.lab.api.qemu_start import apply_pending, build_cloudinit
-from vi_ops.lab.drive import drives, is_cloudinit, parse_drive
+from vi_ops.lab.drive import boot_order, drives, is_cloudinit, is_drive, parse_drive
 from vi_ops.lab.guest_error import GuestError
 from vi_ops.lab.node import Node
 from vi_ops.lab.program import silent
@@ -17,8 +19,11 @@ from vi_ops.lab.route import parameter_error
 from vi_ops.lab.vm_config import VmConfig
 
 
-async def plug(stored: VmConfig, caller: Caller) -> None:
-    """Make what is pending in `stored` hold as far as it can, and store it. The caller holds the VM."""
+async def plug(stored: VmConfig, caller: Caller, changed: Collection[str]) -> None:
+    """Make what is pending in `stored` hold as far as it can, and store it. The caller holds the VM.
+
+    On a running VM only the options `changed` by this request are tried; what waits already goes on waiting.
+    """
     node, vmid = caller.node, caller.vmid
     if not await guest.is_running(node, vmid):
         await _apply_stopped(node, vmid, stored)
@@ -26,7 +31,8 @@ async def plug(stored: VmConfig, caller: Caller) -> None:
     problems: dict[str, str] = {}
     for key in [*sorted(stored.pending_delete), *sorted(stored.pending)]:
         try:
-            await _plug_one(node, vmid, stored, key)
+            if key in changed:
+                await _plug_one(node, vmid, stored, key)
         except GuestError as error:
             problems[key] = f"hotplug problem - {error}"
     vm_file.store(node, vmid, stored)
@@ -50,17 +56,30 @@ def _cloudinit_volid(stored: VmConfig) -> str | None:
 async def _plug_one(node: Node, vmid: int, stored: VmConfig, key: str) -> None:
     """Make one change hold, or leave it pending. Raises GuestError where a node or QEMU refuses it.
 
-    A node also plugs NICs, disks and USB devices (`pending.can_hotplug`); the lab's guests have no free
-    slots for them, so these wait. A mapped USB device that is not there is refused at once all the same.
+    USB devices always wait: the lab's guests have none. A mapped one that is absent is refused all the same.
     """
     if pending.is_medium_change(stored, key):
         await _insert(node, vmid, key, parse_drive(stored.pending[key])["file"])
     elif not pending.holds_at_once(stored, key):
-        if pending.can_hotplug(stored, key) and key.startswith("usb") and key in stored.pending:
-            check_usb(node, stored.pending[key])
-        return
+        if not pending.can_hotplug(stored, key):
+            return
+        if key.startswith("usb"):
+            check_usb(node, stored.pending.get(key, ""))
+            return
+        await _replug(node, vmid, stored, key)
     for volid in pending.apply(stored, key, vmid, running=True):
         await volume.free(node, volid)
+
+
+async def _replug(node: Node, vmid: int, stored: VmConfig, key: str) -> None:
+    """Take the old device out of the guest, where there was one, and put the new one in."""
+    new = stored.pending.get(key)
+    if key in stored.values:
+        if is_drive(key) and key in boot_order(stored.values):
+            raise GuestError(f"can't unplug bootdisk '{key}'")
+        await hotplug.unplug(node, vmid, key)
+    if new is not None:
+        await hotplug.plug(node, vmid, {**stored.values, key: new}, key)
 
 
 async def _insert(node: Node, vmid: int, key: str, volid: str) -> None:
