@@ -30,7 +30,7 @@ install_system_packages() {
     [ "${#missing[@]}" -gt 0 ] || return 0
     say "installing with apt: ${missing[*]}"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 python_of_system() {
