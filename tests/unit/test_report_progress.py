@@ -113,17 +113,33 @@ def test_on_a_terminal_what_is_under_way_is_live_and_what_is_done_stays(clock: H
     assert "ok vm106: Wait until the guest agent answers (at most 5 min) (1 min 1 s)" in text
 
 
-def test_a_live_line_never_wraps(clock: HandWound) -> None:
-    with Progress(console_on(Terminal(), width=60, colour=True), clock) as progress:
+def test_a_note_cannot_paint_the_terminal(clock: HandWound) -> None:
+    stream = io.StringIO()
+    with Progress(console_on(stream), clock) as progress:
+        progress.of("vm106").note("\x1b[2Jclear\rme\nsecond line")
+    assert stream.getvalue() == "   vm106:  [2Jclear me\n"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_a_live_line_fits_and_keeps_its_time(clock: HandWound, width: int) -> None:
+    with Progress(console_on(Terminal(), width=width, colour=True), clock) as progress:
         listener = progress.of("vm106")
         listener.start("Wait until cloud-init has finished without a failed module (at most 15 min)")
         listener.note("cloud-init runs modules-final")
+        clock.now_s += 754
         (row,) = frame(progress)
-    assert len(row.rstrip()) <= 60
+    assert len(row) <= width
+    assert "vm106: Wait" in row
+    assert "  12 min 34 s" in row
+    assert ("modules-final" in row) is (width == 140)
+
+
+def test_two_runs_are_two_live_lines(clock: HandWound) -> None:
+    with Progress(console_on(Terminal(), colour=True), clock) as progress:
+        progress.of("vm106").start("first")
+        progress.of("vm107").start("second")
+        assert [row[2:].split()[:2] for row in frame(progress)] == [["vm106:", "first"], ["vm107:", "second"]]
 
 
 def frame(progress: Progress) -> list[str]:
-    stream = io.StringIO()
-    console = console_on(stream, width=progress.width)
-    console.print(progress.frame())
-    return stream.getvalue().splitlines()
+    return progress.frame().plain.splitlines()

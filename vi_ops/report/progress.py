@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO
+from typing import IO, Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from vi_ops.report.jsonl import print_record
 from vi_ops.report.text import duration
+
+_DOTS: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_LINES: Final = "-\\|/"
+# A note that has less room than this says nothing.
+_LEAST_NOTE: Final = 12
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Progress:
         self._clock = clock
         self._lock = threading.Lock()
         self._active: dict[str, _Active] = {}
-        self._spinner = Spinner("dots" if console.encoding.startswith("utf") else "line")
+        self._marks = _DOTS if console.encoding.startswith("utf") else _LINES
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -70,7 +73,11 @@ class Progress:
             self._print("..", "dim", subject, title)
 
     def note(self, subject: str, text: str) -> None:
-        """What is waited for, how far it is, or a line of the node's log. The same note twice is one."""
+        """What is waited for, how far it is, or a line of the node's log. The same note twice is one.
+
+        Of several lines the first; a node's log may hold anything, so only what can be printed.
+        """
+        text = "".join(one if one.isprintable() else " " for one in text.partition("\n")[0])
         with self._lock:
             active = self._active.get(subject)
             if active and active.note == text:
@@ -100,18 +107,21 @@ class Progress:
         """Columns of the screen."""
         return self._console.width
 
-    def frame(self) -> RenderableType:
-        """What is under way at this moment, a line for each run."""
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True, width=2)
-        grid.add_column(no_wrap=True, overflow="ellipsis")
+    def frame(self) -> Text:
+        """What is under way at this moment, a line for each run; its time is never cut off."""
+        mark = self._marks[int(self._clock() * 8) % len(self._marks)]
         with self._lock:
-            for subject, active in self._active.items():
-                took = duration(int(self._clock() - active.started_s))
-                note = f"  {active.note}" if active.note else ""
-                words = Text.assemble(f"{subject}: {active.title}", (f"  {took}", "cyan"), (note, "dim"))
-                grid.add_row(self._spinner, words)
-        return grid
+            lines = [self._line(mark, *one) for one in self._active.items()]
+        return Text("\n").join(lines)
+
+    def _line(self, mark: str, subject: str, active: _Active) -> Text:
+        took = f"  {duration(int(self._clock() - active.started_s))}"
+        room = self.width - len(mark) - len(took) - 1
+        title = _cut(f"{subject}: {active.title}", room)
+        note = _cut(active.note, room - len(title) - 2)
+        return Text.assemble(
+            (mark, "cyan"), f" {title}", (took, "cyan"), (f"  {note}" if note else "", "dim"), no_wrap=True
+        )
 
 
 class ProgressOf:
@@ -170,3 +180,10 @@ class JsonProgressOf:
     def _tell(self, kind: str, rest: dict[str, str | float]) -> None:
         record = {"kind": kind, "subject": self._subject, "title": self._active.title, **rest}
         print_record(record, self._stream)
+
+
+def _cut(text: str, room: int) -> str:
+    """A text that fits, or nothing where a cut one would say too little."""
+    if len(text) <= room:
+        return text
+    return f"{text[: room - 3]}..." if room >= _LEAST_NOTE else ""
