@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -114,6 +115,22 @@ def test_the_lab_key_is_made_once_and_is_the_one_that_ssh_uses(home: Path, tmp_p
     said = subprocess.run(["ssh-keygen", "-y", "-f", key_file], check=True, capture_output=True, text=True)
     assert first.user.ssh_keys[0].split()[:2] == said.stdout.split()[:2]
     assert load_site(ROOT / "inventory" / "lab").vm("vm106").user.ssh_keys == first.user.ssh_keys
+
+
+@pytest.mark.slow
+def test_ansible_and_the_spec_reach_a_guest_the_same_way(home: Path, tmp_path: Path) -> None:
+    vm = load_site(ROOT / "inventory" / "lab").vm("vm106")
+    wanted = "{{ [ansible_host, ansible_port, ansible_ssh_private_key_file, vm.user.name] | to_json }}"
+    said = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible")), "-i", ROOT / "inventory" / "lab", "vm106"]
+        + ["-o", "-m", "ansible.builtin.debug", "-a", f"msg={wanted}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    told = json.loads(said.stdout.split("=>", 1)[1])["msg"]
+    assert told == [vm.ssh.host, vm.ssh.port, vm.ssh.key_file, vm.ssh.user]
 
 
 def test_two_at_once_agree_on_one_key_pair(tmp_path: Path) -> None:

@@ -32,20 +32,24 @@ _SCHEMA_LINE: Final = "---\n# yaml-language-server: $schema=../.schema/{kind}.js
 
 _HOSTS: Final = """\
 ---
-# One inventory folder describes one site, for Ansible and for vi-ops alike. Written by `vi-ops init`.
+# One inventory folder describes one site, for Ansible and for vi-ops alike.
+# Written by `vi-ops init` from what the node told.
 """
 _GUESTS: Final = """\
 ---
-# What all guests share. Ansible replaces a mapping such as `vm:` as a whole, it does not merge two of them:
-# so share single values under a name of your own, and use them in host_vars as "{{ site_user }}".
+# What guests share. Ansible replaces a mapping such as `vm:` as a whole, it
+# does not merge two of them: so share single values under a name of your own,
+# and use them in host_vars as "{{ site_user }}".
 site_user:
   name: ops
-  # `auto` takes the public halves of your own keys, or that of ansible_ssh_private_key_file where it is set.
+  # `auto` takes the public halves of your own keys; where
+  # ansible_ssh_private_key_file is set, the public half of exactly that key.
   ssh_keys: auto
 """
-_UNMANAGED: Final = """\
-# Found on the node. 'managed: false' lets vi-ops count this VM and keeps vi-ops away from it. To hand it
-# over, complete the description (`vi-ops schema vm` prints every key) and set 'managed: true'.
+_UNMANAGED: Final = """
+# Found on the node. `managed: false`: vi-ops counts this VM (vmid, name,
+# address, memory) and never touches it. To hand it over, complete the
+# description (`vi-ops schema vm` prints every key) and set `managed: true`.
 """
 
 
@@ -83,14 +87,14 @@ def _node_text(site: SiteFacts, api: Mapping[str, Any]) -> str:
     text = _SCHEMA_LINE.format(kind="node") + dump_yaml({"ansible_host": host, "ansible_user": "root"})
     text += "\n" + dump_yaml({"node": node})
     if site.storages:
-        text += "\n# Its storages. Under `disks` vi-ops wants to know what they lie on:\n#   disks:\n"
+        text += (
+            "\n# Its storages; `disks` under `node` tells what they lie on: hdd, ssd or nvme.\n#   disks:\n"
+        )
     for store in site.storages:
         if not re.fullmatch(r"[\w.\-]+", store.name + store.type):
             continue
         size = exact_size(store.total_bytes // MIB * MIB) if store.total_bytes >= MIB else "1 GiB"
-        text += (
-            f"#     - {{storage: {store.name}, size: {size}, kind: ssd}} # {store.type}; hdd, ssd or nvme\n"
-        )
+        text += f"#     - {{storage: {store.name}, size: {size}, kind: ssd}}  # {store.type}\n"
     return text
 
 
