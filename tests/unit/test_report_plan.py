@@ -158,6 +158,11 @@ def test_a_difference_that_is_only_told_is_not_as_described() -> None:
     assert closing_line(plan) == "nothing to do; 1 finding"
 
 
+def test_a_description_cannot_paint_the_terminal() -> None:
+    text = shown(plan_of({"spec": {"description": "two\nlines \x1b[2J"}}))
+    assert "Video analysis -> two lines  [2J" in text
+
+
 def test_commands_are_never_broken() -> None:
     page = Page(40)
     page.add("a sentence that leads up to it: `vi-ops image fetch ubuntu-24.04` and goes on", prefix="- ")

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from vi_ops.report.jsonl import print_record
-from vi_ops.report.text import duration
+from vi_ops.report.text import duration, printable
 
 _DOTS: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _LINES: Final = "-\\|/"
@@ -77,7 +77,7 @@ class Progress:
 
         Of several lines the first; a node's log may hold anything, so only what can be printed.
         """
-        text = "".join(one if one.isprintable() else " " for one in text.partition("\n")[0])
+        text = printable(text.partition("\n")[0])
         with self._lock:
             active = self._active.get(subject)
             if active and active.note == text:

@@ -64,12 +64,17 @@ class Page:
 
 def _wrap(text: str, room: int) -> list[str]:
     """Wrap at blanks, but not inside `a command`; a property string may also break after a comma."""
-    text = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\xa0"), text)
+    text = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\xa0"), printable(text))
     text = re.sub(r"(?<=\S,)(?=\S)", "\v", text)
     lines = textwrap.wrap(
         text, room, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
     )
     return [line.replace("\xa0", " ").replace("\v", "") for line in lines] or [""]
+
+
+def printable(text: str) -> str:
+    """A text from elsewhere without line ends and escape sequences: blanks take their place."""
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
