@@ -294,7 +294,7 @@ def test_a_guest_that_does_not_let_go_leaves_the_change_pending(lab: VmLab) -> N
     assert answer.body["errors"] == {"net1": "hotplug problem - error unplugging device 'net1'"}
     assert lab.pending(vmid).keys() == {"net1"}
     assert lab.config(vmid).values["description"] == "still done"
-    lab.put(vmid, hotplug="disk,usb")
+    assert lab.put(vmid, hotplug="disk,usb").status == 200
     assert lab.put(vmid, net2="virtio,bridge=vmbr0").status == 200
     assert lab.pending(vmid).keys() == {"net1", "net2"}
 

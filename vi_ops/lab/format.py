@@ -140,7 +140,16 @@ def _check_address(version: int, error: str, text: str) -> None:
     raise FormatError(error)
 
 
+def _hotplug_features(text: str) -> None:
+    """`0`, `1`, or a list of what may be plugged. Source: qemu-server, PVE/QemuServer.pm."""
+    features = ("network", "disk", "cpu", "memory", "usb", "cloudinit")
+    for word in filter(None, LIST_SEPARATOR.split(text) if text not in ("0", "1") else []):
+        if word not in features:
+            raise FormatError(f"invalid hotplug feature '{word}'\n")
+
+
 COMPUTED = {
+    "pve-hotplug-features": _hotplug_features,
     "pve-ipv4-config": _ipv4_config,
     "pve-ipv6-config": _ipv6_config,
     "CIDR": _cidr,

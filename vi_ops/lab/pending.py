@@ -5,6 +5,7 @@ Source: qemu-server, PVE/QemuServer.pm (vmconfig_hotplug_pending, vmconfig_apply
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -85,7 +86,7 @@ def hotplug_features(values: Mapping[str, str]) -> frozenset[str]:
     text = values.get("hotplug", "1")
     if text == "1":
         return _DEFAULT_HOTPLUG
-    return frozenset() if text == "0" else frozenset(text.split(","))
+    return frozenset() if text == "0" else frozenset(re.split(r"[,;\s]+", text))
 
 
 def holds_at_once(config: VmConfig, key: str) -> bool:
