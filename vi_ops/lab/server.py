@@ -23,7 +23,7 @@ from vi_ops.lab.node import Node
 from vi_ops.lab.request_log import shown, write_entry
 from vi_ops.lab.route import Page, Refusal, Request, User, parameter_error
 from vi_ops.lab.schema import Schema
-from vi_ops.lab.upload import receive_upload
+from vi_ops.lab.upload import discard_upload, receive_upload
 
 BASE = "/api2/json"
 VERBS = ("GET", "POST", "PUT", "DELETE")
@@ -64,7 +64,7 @@ class Server:
 
     def application(self) -> web.Application:
         """The aiohttp application: one door for every path and method."""
-        application = web.Application(client_max_size=0)
+        application = web.Application(client_max_size=MAX_BODY_BYTES)
         application.router.add_route("*", "/{tail:.*}", self.answer)
         application.on_response_prepare.append(_proxmox_headers)
         return application
@@ -96,13 +96,19 @@ class Server:
         method, path, user = self._find(http, exchange)
         exchange.user = user.authid
         if method.template == UPLOAD and http.method == "POST":
-            body = await receive_upload(http, self.node)
+            permission.check(method.permissions, self.node.acl, user, path)
+            body = await receive_upload(http, self.node.home / "tmp")
         else:
             body = decode_body(http.headers.get("Content-Type", ""), await http.read())
         params = {**body, **decode_form(http.raw_path.partition("?")[2])}
         params.pop("_dc", None)  # a browser's cache buster
         exchange.params = params
-        request = self._check(http.method, method, path, params, user)
+        try:
+            request = self._check(http.method, method, path, params, user)
+            self._fail_on_purpose(request.method, exchange.path)
+        except Refusal:
+            discard_upload(params)
+            raise
         return await self._call(method, request, exchange)
 
     def _find(self, http: web.Request, exchange: Exchange) -> tuple[Method, dict[str, str], User]:
@@ -142,12 +148,14 @@ class Server:
             params = {key: value for key, value in checked.items() if key not in path}
         return Request(verb, method.template, path, params, user)
 
+    def _fail_on_purpose(self, verb: str, path: str) -> None:
+        if self.node.faults.take("status-500", path=path, method=verb):
+            raise Refusal(500, "injected by vi-ops lab fault")
+        if self.node.faults.take("status-595", path=path, method=verb):
+            raise Refusal(595, "Connection refused", body=False)
+
     async def _call(self, method: Method, request: Request, exchange: Exchange) -> Any:
         faults, path, verb = self.node.faults, exchange.path, request.method
-        if faults.take("status-500", path=path, method=verb):
-            raise Refusal(500, "injected by vi-ops lab fault")
-        if faults.take("status-595", path=path, method=verb):
-            raise Refusal(595, "Connection refused", body=False)
         work = asyncio.ensure_future(method.handler(request, self.node))
         await asyncio.wait([work], timeout=self.timeout_s if method.is_protected else None)
         if not work.done():  # the work goes on, as it does on a real node

@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from pathlib import Path
 from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from vi_ops.lab.node import Node
 from vi_ops.lab.route import Refusal
 
 FIELDS = ("content", "checksum-algorithm", "checksum")
 CHUNK_BYTES = 1 << 20
 
 
-async def receive_upload(http: web.Request, node: Node) -> dict[str, Any]:
+async def receive_upload(http: web.Request, folder: Path) -> dict[str, Any]:
     """The form's fields, and the file: `filename` as cleaned up, `tmpfilename` where it lies now.
 
     Fields come first, the file comes last, is named `filename`, carries a file name, and its first header is
@@ -38,7 +38,7 @@ async def receive_upload(http: web.Request, node: Node) -> dict[str, Any]:
             params[part.name] = await part.text()
         elif part.name == "filename" and part.filename:
             params["filename"] = clean_name(part.filename)
-            params["tmpfilename"] = await _store(part, node)
+            params["tmpfilename"] = await _store(part, folder)
             return params
         else:
             raise Refusal(501, f"unexpected part '{part.name}' in upload", body=False)
@@ -50,11 +50,20 @@ def clean_name(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_.-]", "_", re.split(r"[/\\]", name)[-1])
 
 
-async def _store(part: BodyPartReader, node: Node) -> str:
-    folder = node.home / "tmp"
+def discard_upload(params: dict[str, Any]) -> None:
+    """Remove the file of an upload that came to nothing."""
+    if "tmpfilename" in params:
+        Path(params["tmpfilename"]).unlink(missing_ok=True)
+
+
+async def _store(part: BodyPartReader, folder: Path) -> str:
     folder.mkdir(exist_ok=True)
     path = folder / f"pveupload-{secrets.token_hex(16)}"
-    with path.open("wb") as file:
-        while chunk := await part.read_chunk(CHUNK_BYTES):
-            await asyncio.to_thread(file.write, chunk)
+    try:
+        with path.open("wb") as file:
+            while chunk := await part.read_chunk(CHUNK_BYTES):
+                await asyncio.to_thread(file.write, chunk)
+    except BaseException:
+        path.unlink()  # half a file is none: the client went away
+        raise
     return str(path)

@@ -17,6 +17,7 @@ import aiohttp
 
 from vi_ops.lab.node import Node
 from vi_ops.lab.route import Refusal, Request, parameter_error, route
+from vi_ops.lab.schema import MISSING
 from vi_ops.lab.task import Log
 from vi_ops.lab.upload import clean_name
 
@@ -107,6 +108,8 @@ async def query_url_metadata(request: Request, node: Node) -> dict[str, Any]:
 
 
 def _target(request: Request, node: Node, wrong_suffix: str) -> Path:
+    if missing := {key: MISSING for key in ("content", "filename") if key not in request.params}:
+        raise parameter_error(**missing)
     storage, content = node.storage(request.path["storage"]), request.text("content")
     if content not in storage.content:
         raise Refusal(500, f"storage '{storage.name}' does not support '{content}' content")
