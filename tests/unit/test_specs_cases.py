@@ -39,6 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def change(site: Path, case: Mapping[str, Any]) -> None:
     for name, text in case.get("files", {}).items():
+        (site / name).parent.mkdir(exist_ok=True)
         (site / name).write_text(text, "utf-8")
     for edit in case.get("edits", ()):
         file = site / edit["file"]

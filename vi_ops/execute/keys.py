@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from platformdirs import user_data_path
 
@@ -75,9 +76,7 @@ def make_key_pair(key_file: Path) -> None:
         text = Ed25519PrivateKey.generate().private_bytes(
             form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()
         )
-        draft = key_file.with_name(f".{key_file.name}.{os.getpid()}")
-        draft.touch(mode=0o600)
-        draft.write_bytes(text)
+        draft = _draft(key_file.parent, text)
         try:
             os.link(draft, key_file)
         except FileExistsError:
@@ -86,9 +85,14 @@ def make_key_pair(key_file: Path) -> None:
             draft.unlink()
     private = form.load_ssh_private_key(key_file.read_bytes(), None)
     public = private.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
-    draft = key_file.with_name(f".{key_file.name}.pub.{os.getpid()}")
-    draft.write_text(f"{public.decode()} vi-ops\n")
-    draft.replace(key_file.with_name(f"{key_file.name}.pub"))
+    _draft(key_file.parent, public + b" vi-ops\n").replace(key_file.with_name(f"{key_file.name}.pub"))
+
+
+def _draft(folder: Path, content: bytes) -> Path:
+    """A new file of mode 0600 with a name that nobody else has."""
+    with NamedTemporaryFile(dir=folder, prefix=".", delete=False) as draft:
+        draft.write(content)
+    return Path(draft.name)
 
 
 def _read(file: Path) -> tuple[str, ...]:
