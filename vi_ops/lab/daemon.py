@@ -10,13 +10,10 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +87,17 @@ def up(home: Path, release: str | None = None, port: int | None = None, schema: 
     log_file = home / "log" / "server.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vi_ops.lab.daemon", str(home)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    _await_answer(home, process, log_file)
+        argv = [sys.executable, "-m", "vi_ops.lab.daemon", str(home)]
+        try:
+            starter = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=UP_DEADLINE_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            message = f"the lab's server is not ready after {UP_DEADLINE_S:.0f} s"
+            raise StepFailed("lab-start-failed", message, hint=f"see {log_file}") from None
+    if starter.returncode != 0:
+        message = f"the lab's server ended at once: {_last_line(log_file)}"
+        raise StepFailed("lab-start-failed", message, hint=f"see {log_file}")
     started = find(home)
     assert started is not None  # noqa: S101 - lab.json was written above
     return started
@@ -165,8 +165,8 @@ async def serving(node: Node, port: int, schema: Schema | None = None) -> AsyncI
         listener.close()
 
 
-async def serve(home: Path) -> None:
-    """The server process: serve what lab.json says until TERM or INT."""
+async def serve(home: Path, ready: Callable[[], None]) -> None:
+    """The server process: serve what lab.json says until TERM or INT; calls `ready` when it listens."""
     settings = read_json(home / "lab.json", {})
     node = Node(home, settings["release"], settings["node"])
     ensure_seeded(node)
@@ -177,12 +177,19 @@ async def serve(home: Path) -> None:
     async with serving(node, settings["port"], schema) as port:
         write_json(home / "lab.json", {**settings, "port": port, "url": f"https://127.0.0.1:{port}"})
         logging.getLogger("vi_ops.lab").info("serving release %s on port %s", node.release, port)
+        ready()
         await stopping.wait()
 
 
 def main() -> None:
-    """`python -m vi_ops.lab.daemon HOME`: hold the lab's lock and serve."""
+    """`python -m vi_ops.lab.daemon HOME`: leave a server behind, and end when it listens or has failed."""
     home = Path(sys.argv[1])
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        sys.exit(0 if os.read(reader, 1) else 1)
+    os.close(reader)
+    os.setsid()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with (home / "server.lock").open("a+") as lock:
         try:
@@ -192,7 +199,12 @@ def main() -> None:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        asyncio.run(serve(home))
+        asyncio.run(serve(home, ready=lambda: _say_ready(writer)))
+
+
+def _say_ready(writer: int) -> None:
+    os.write(writer, b"1")
+    os.close(writer)
 
 
 def _settings(home: Path, release: str | None, port: int | None, schema: Path | None) -> dict[str, Any]:
@@ -222,34 +234,6 @@ def _pid(home: Path) -> int | None:
     return None
 
 
-def _await_answer(home: Path, process: subprocess.Popen[bytes], log_file: Path) -> None:
-    deadline = time.monotonic() + UP_DEADLINE_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None and _pid(home) is None:
-            raise StepFailed(
-                "lab-start-failed", f"the lab's server ended at once: {_tail(log_file)}", hint=str(log_file)
-            )
-        if _pid(home) is not None and _answers(home):
-            return
-        time.sleep(0.05)
-    process.terminate()
-    raise StepFailed("lab-start-failed", f"no answer within {UP_DEADLINE_S:.0f} s", hint=f"see {log_file}")
-
-
-def _answers(home: Path) -> bool:
-    url = read_json(home / "lab.json", {})["url"]
-    if not (home / "ca.pem").exists():
-        return False
-    context = ssl.create_default_context(cafile=str(home / "ca.pem"))
-    try:
-        with urllib.request.urlopen(f"{url}/api2/json/access/domains", timeout=5, context=context):  # noqa: S310
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-
-
 def _await_end(home: Path, pid: int) -> None:
     deadline = time.monotonic() + DOWN_DEADLINE_S
     while time.monotonic() < deadline:
@@ -265,7 +249,7 @@ async def _stop_guests(node: Node) -> list[int]:
     return running
 
 
-def _tail(file: Path) -> str:
+def _last_line(file: Path) -> str:
     lines = [line for line in file.read_text().splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
 

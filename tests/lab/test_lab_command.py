@@ -1,0 +1,107 @@
+"""`vi-ops lab` as a person types it: up twice, down, reset, faults, and guests that outlive the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from vi_ops.cli.lab import app
+from vi_ops.errors import Refused, StepFailed
+from vi_ops.lab import daemon
+
+pytestmark = [pytest.mark.slow]
+runner = CliRunner()
+
+
+def told(*argv: str) -> Any:
+    result = runner.invoke(app, [*argv, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "home"
+    monkeypatch.setenv("VI_OPS_LAB_DIR", str(folder))
+    yield folder
+    daemon.down(folder)
+
+
+def test_up_is_idempotent_and_down_too(home: Path) -> None:
+    first = told("up", "--port", "0", "--release", "8.4")
+    assert first["release"] == "8.4"
+    assert told("up") == first
+    assert told("status")["up"] is True
+    for name in ("token_file", "root_password_file"):
+        assert Path(first[name]).stat().st_mode & 0o777 == 0o600
+    assert told("down") == {"was_up": True, "stopped_guests": []}
+    assert told("down") == {"was_up": False, "stopped_guests": []}
+    assert told("status")["up"] is False
+    again = told("up")
+    assert (again["url"], again["release"]) == (first["url"], "8.4")  # the same lab, the same port
+
+
+def test_release_of_a_lab_is_fixed(home: Path) -> None:
+    told("up", "--port", "0")
+    with pytest.raises(Refused, match=r"is release 9\.2, not 8\.4"):
+        daemon.up(home, release="8.4")
+    result = runner.invoke(app, ["up", "--release", "7.4"])
+    assert isinstance(result.exception, Refused)
+
+
+def test_port_that_is_taken_is_said(home: Path) -> None:
+    other = told("up", "--port", "0", "--home", str(home.parent / "other"))
+    port = int(other["url"].rpartition(":")[2])
+    try:
+        with pytest.raises(StepFailed, match="Address already in use"):
+            daemon.up(home, port=port)
+    finally:
+        daemon.down(home.parent / "other")
+
+
+def test_killed_server_is_seen_as_down_and_started_again(home: Path) -> None:
+    first = told("up", "--port", "0")
+    os.kill(first["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while told("status")["up"]:
+        assert time.monotonic() < deadline
+    second = told("up")
+    assert second["pid"] != first["pid"]
+    assert second["url"] == first["url"]
+
+
+def test_reset_wants_the_word_and_touches_only_a_lab(home: Path) -> None:
+    told("up", "--port", "0")
+    (home / "storage" / "local" / "import" / "x.qcow2").write_bytes(b"image")
+    refused = runner.invoke(app, ["reset"], input="yes\n")
+    assert isinstance(refused.exception, Refused)
+    assert "local:import/x.qcow2" in refused.stderr
+    assert daemon.find(home) is not None
+    assert runner.invoke(app, ["reset"], input="reset\n").exit_code == 0
+    assert not home.exists()
+    home.mkdir()
+    (home / "precious").touch()
+    with pytest.raises(Refused, match="there is no lab"):
+        daemon.reset(home)
+    assert (home / "precious").exists()
+
+
+def test_faults_reach_the_running_server(home: Path) -> None:
+    lab = told("up", "--port", "0")
+    told("fault", "inject", "status-595", "--path", "/access/domains", "--count", "1")
+    assert [fault["name"] for fault in told("fault", "list")["faults"]] == ["status-595"]
+    url = f"{lab['url']}/api2/json/access/domains"
+    curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", lab["ca_file"], url]
+    assert [subprocess.run(curl, capture_output=True, text=True).stdout for _ in range(2)] == ["595", "200"]
+    told("fault", "inject", "no-boot", "--vmid", "106", "--for", "60")
+    assert told("fault", "clear")["cleared"] == 1
+    assert told("fault", "list")["faults"] == []
