@@ -192,7 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, answer: Answer) -> None:
         time.sleep(answer.delay_s)
-        self.close_connection = answer.drop is not None or answer.status >= 400
+        lies = "Content-Length" in answer.headers
+        self.close_connection = answer.drop is not None or answer.status >= 400 or lies
         if answer.drop is not None:
             return
         fields: dict[str, Any] = {"data": answer.data}
@@ -205,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Date", formatdate(time.time() + self.server.fake.clock_ahead_s, usegmt=True))
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if "Content-Length" not in answer.headers:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -279,6 +281,30 @@ def test_nobody_there(pve: Pve, fake: FakePve, tmp_path: Path) -> None:
     with connect(spec, state_dir=tmp_path) as api, pytest.raises(Unreachable, match="refused") as caught:
         api.write(START)
     assert caught.value.code == "pve-unreachable"
+
+
+def test_a_write_to_a_port_that_speaks_no_tls_was_not_sent(fake: FakePve, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        threading.Thread(target=_say_http, args=(plain,), daemon=True).start()
+        url = f"https://127.0.0.1:{plain.getsockname()[1]}"
+        spec = node_spec(fake, ca_file=str(tmp_path / "node.pem"), url=url)
+        with connect(spec, state_dir=tmp_path) as api, pytest.raises(Unreachable) as caught:
+            api.write(START)
+    assert caught.value.code == "pve-unreachable"
+
+
+def _say_http(server: socket.socket) -> None:
+    peer, _ = server.accept()
+    with peer:
+        peer.sendall(b"HTTP/1.1 400 no\r\n\r\n")
+        peer.recv(1000)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(fake: FakePve, pve: Pve) -> None:
+    fake.on("GET", "/version", {"release": "9.2"})
+    fake.fail("GET", "/version", Answer(raw=b'{"data":', headers={"Content-Length": "100"}))
+    assert pve.get("/version") == {"release": "9.2"}
+    assert len(fake.calls("GET")) == 2
 
 
 def test_a_slow_answer_has_a_deadline(fake: FakePve, pve: Pve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,7 @@ class Agent:
         path = f"/nodes/{self.pve.node_name}/qemu/{self.vmid}/agent/{command}"
         given = {**(params or {}), **named}
         with self.pve.agent_slots:
-            if command == "exec-status":
-                answer = self.pve.get_once(path, given)
-            elif command in _READS or command.startswith("get-"):
+            if command in _READS or command.startswith("get-"):
                 answer = self.pve.get(path, given)
             else:
                 answer = self.pve.write(PveCall("POST", path, given))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,8 +19,9 @@ from vi_ops.execute.local import free_bytes, may_use_kvm
 from vi_ops.execute.look import look_at_node
 from vi_ops.execute.pve import Pve, connect
 from vi_ops.execute.state import site_state
-from vi_ops.facts.node import NodeFacts
-from vi_ops.plan.role import RELEASES, lacking, least_grants
+from vi_ops.facts.access import parse_rights
+from vi_ops.facts.node import NodeFacts, parse_version
+from vi_ops.plan.role import RELEASES, Lack, lacking, least_grants
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.site import Site
 from vi_ops.units import GIB, format_size
@@ -81,60 +82,53 @@ def examine_machine(prove_kvm: Callable[[], bool]) -> Iterator[Check]:
 
 
 def examine_node(site: Site, node: NodeSpec, state: Path) -> Iterator[Check]:
-    """A node, from the secret to the rights; what cannot be asked after a failure is left out."""
+    """A node, from the secret to the storages; what cannot be asked after a failure is left out."""
     try:
         with connect(node, state_dir=state) as pve:
             yield Check("doctor-secret", Verdict.OK, node.host, f"secret of {pve.authid} read")
-            facts = look_at_node(pve)
+            version = parse_version(None, pve.get("/version"))
             yield Check("doctor-api", Verdict.OK, node.host, f"{node.api.url} answers, certificate verified")
             yield _check_clock(node, pve)
-            yield from _check_facts(site, node, facts)
+            major = int(version.split(".")[0])
+            is_known = major in RELEASES
+            hint = "vi-ops knows releases 8 and 9"
+            yield _judge("doctor-release", node.host, is_known, f"Proxmox VE {version}", hint)
+            if is_known:
+                rights = parse_rights(pve.get("/access/permissions"))
+                yield _check_rights(node, lacking(least_grants(site, node, major), rights))
+            yield from _check_storages(site, node, look_at_node(pve))
     except ViOpsError as error:
         yield _failed(node.host, error)
 
 
-def _check_facts(site: Site, node: NodeSpec, facts: NodeFacts) -> Iterator[Check]:
-    is_known = facts.major in RELEASES
-    yield _judge(
-        "doctor-release",
+def _check_rights(node: NodeSpec, gaps: Sequence[Lack]) -> Check:
+    told = "; ".join(f"{', '.join(gap.privileges)} on {gap.path}" for gap in gaps)
+    return _judge(
+        "doctor-rights",
         node.host,
-        is_known,
-        f"Proxmox VE {facts.version}",
-        "vi-ops knows releases 8 and 9",
+        not gaps,
+        f"the login lacks {told}" if gaps else "the login has the rights that vi-ops needs",
+        f"vi-ops node roles {node.host} prints what root types",
+        Verdict.WARN,
     )
-    if is_known:
-        gaps = lacking(least_grants(site, node, facts.major), facts.rights)
-        told = "; ".join(f"{', '.join(gap.privileges)} on {gap.path}" for gap in gaps)
-        yield _judge(
-            "doctor-rights",
-            node.host,
-            not gaps,
-            f"the login lacks {told}" if gaps else "the login has the rights that vi-ops needs",
-            f"vi-ops node roles {node.host} prints what root types",
-            Verdict.WARN,
-        )
+
+
+def _check_storages(site: Site, node: NodeSpec, facts: NodeFacts) -> Iterator[Check]:
     wanted = {vm.disk.storage for vm in site.vms.values() if vm.node == node.host} | {node.image_storage}
-    missing = sorted(
-        name for name in wanted if name not in facts.storages or not facts.storages[name].is_active
-    )
-    yield _judge(
-        "doctor-storage",
-        node.host,
-        not missing,
-        f"storage not there or not active: {', '.join(missing)}"
-        if missing
-        else f"storages: {', '.join(sorted(wanted))}",
-        f"the node has {', '.join(sorted(facts.storages)) or 'none that this login sees'}",
-    )
-    images = facts.storages.get(node.image_storage)
-    if images:
-        types = ",".join(sorted(images.content | {"import"}))
+    missing = sorted(one for one in wanted if one not in facts.storages or not facts.storages[one].is_active)
+    message = f"storages: {', '.join(sorted(wanted))}"
+    if missing:
+        message = f"not there, or not active: {', '.join(missing)}"
+    hint = f"the node has {', '.join(sorted(facts.storages)) or 'none that this login sees'}"
+    yield _judge("doctor-storage", node.host, not missing, message, hint)
+    if images := facts.storages.get(node.image_storage):
         yield _judge(
             "doctor-import",
             node.host,
             "import" in images.content,
             f"storage {images.name} takes {', '.join(sorted(images.content))}",
-            f"root allows images there once: pvesm set {images.name} --content {types}",
+            f"root allows images there once: pvesm set {images.name} --content"
+            f" {','.join(sorted(images.content | {'import'}))}",
         )
 
 

@@ -19,7 +19,6 @@ from urllib.parse import quote
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPSConnectionPool
-from urllib3.exceptions import NewConnectionError
 
 from vi_ops.errors import FactError, Unreachable
 from vi_ops.execute.trust import CONNECT_DEADLINE_S, Trust
@@ -29,6 +28,7 @@ READ_DEADLINE_S: Final = 35.0
 # The server closes after 5 s without a request (pve-manager, PVE/Service/pveproxy.pm).
 IDLE_LIMIT_S: Final = 4.0
 POOL_SIZE: Final = 8
+_UNSENT: Final = "nothing was sent"
 # A ticket lives for two hours (pve-access-control, get_ticket_age_range).
 TICKET_RENEW_S: Final = 3600.0
 
@@ -70,7 +70,14 @@ class Password:
 
 
 class _FreshPool(HTTPSConnectionPool):
-    """A pool that hands out no connection which the server may be about to close."""
+    """Hands out no connection that the server may be about to close, and marks failures to connect."""
+
+    def _validate_conn(self, conn: Any) -> None:
+        try:
+            super()._validate_conn(conn)  # connects, and shakes hands
+        except Exception as error:
+            error.add_note(_UNSENT)
+            raise
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
@@ -157,10 +164,11 @@ class PveSession(requests.Session):
         words = str(causes[-1]) or type(causes[-1]).__name__
         if any(_is_certificate(cause) for cause in causes):
             return untrusted(self.base_url, self._trust, words)
-        unsent = any(isinstance(cause, requests.ConnectTimeout | NewConnectionError) for cause in causes)
-        refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
-        failure = NoAnswer(words, sent=not unsent, again=not unsent or refused)
-        failure.slow = isinstance(error, requests.ReadTimeout)
+        unsent = any(_UNSENT in getattr(cause, "__notes__", ()) for cause in causes)
+        # A server that restarts refuses and resets; a wrong address does neither, and will not get better.
+        passing = any(isinstance(cause, ConnectionError | ssl.SSLEOFError) for cause in causes)
+        failure = NoAnswer(words, sent=not unsent, again=not unsent or passing)
+        failure.slow = isinstance(error, requests.ReadTimeout) and not unsent
         return failure
 
     def _note_clock(self, answer: requests.Response) -> None:
