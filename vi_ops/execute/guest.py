@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vi_ops.errors import StepFailed
+from vi_ops.execute.agent import Agent
 from vi_ops.execute.host_key import KEY_FILES, HostKey, parse_public_key, pin, pinned
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.state import SiteState
@@ -62,14 +63,7 @@ class Guest:
 
     def ask_agent(self, command: str, **params: str) -> Any:
         """A reading agent call; at most two at a time go to one node."""
-        with self.pve.agent_slots:
-            answer = self.pve.get(f"{self.path}/agent/{command}", params)
-        result = answer.get("result", answer) if isinstance(answer, dict) else answer
-        # An agent that does not know a command answers 200 with an error inside.
-        if isinstance(result, dict) and isinstance(result.get("error"), dict):
-            words = result["error"].get("desc", result["error"])
-            raise StepFailed("pve-agent-error", f"{self.spec.host}: agent {command}: {words}")
-        return result
+        return Agent(self.pve, self.spec.vmid).call(command, params)
 
 
 def vouch(guest: Guest) -> tuple[HostKey, ...]:
