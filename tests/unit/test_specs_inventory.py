@@ -259,6 +259,22 @@ def test_the_settings_of_ansible_are_put_back(site: Path, monkeypatch: pytest.Mo
     assert "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED" not in os.environ
 
 
+def test_a_home_that_cannot_be_written(site: Path) -> None:
+    code = f"""
+from pathlib import Path
+from vi_ops.errors import SpecError
+from vi_ops.execute.inventory import load_site
+try:
+    load_site(Path({str(site)!r}))
+except SpecError as error:
+    print(error.code)
+"""
+    environment = {**os.environ, "HOME": "/proc/nowhere"}  # Ansible looks once, when it is imported
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "inventory-ansible\n"
+
+
 def test_find_inventory(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_inventory(site) == site

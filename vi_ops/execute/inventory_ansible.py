@@ -50,24 +50,18 @@ def _ansible_settings() -> Iterator[None]:
 
 def _read_hosts(folder: Path, findings: list[SpecFinding]) -> list[HostVars]:
     from ansible.errors import AnsibleError
-    from ansible.inventory.manager import InventoryManager
-    from ansible.parsing.dataloader import DataLoader
-    from ansible.plugins.loader import init_plugin_loader
-    from ansible.utils.collection_loader import AnsibleCollectionConfig
-    from ansible.vars.hostvars import HostVars as AllHostVars
-    from ansible.vars.manager import VariableManager
 
-    if AnsibleCollectionConfig.collection_finder is None:  # once for each process, as its own commands do
-        init_plugin_loader()
-    loader = DataLoader()
-    loader.set_basedir(str(share_path("playbooks")))  # relative lookups: as when our playbooks run
-    _set_vault_secrets(folder, loader)
     try:
+        loader = _loader(folder)
         for file in _yaml_files(folder):  # first, because the inventory plugins bury a syntax error
             content = loader.load_from_file(str(file), unsafe=True, trusted_as_template=True)
             if not isinstance(content, Mapping | None):
                 place = _origin(content, folder) or file.relative_to(folder)
                 raise SpecError("inventory-yaml", f"{place}: expected a mapping of variables at the top")
+        from ansible.inventory.manager import InventoryManager
+        from ansible.vars.hostvars import HostVars as AllHostVars
+        from ansible.vars.manager import VariableManager
+
         inventory = InventoryManager(loader=loader, sources=[str(folder)])
         variables = VariableManager(loader=loader, inventory=inventory)
         AllHostVars(inventory, variables, loader)  # gives templates `hostvars`
@@ -79,6 +73,19 @@ def _read_hosts(folder: Path, findings: list[SpecFinding]) -> list[HostVars]:
         return read
     except AnsibleError as error:
         raise _explain(error, folder) from error
+
+
+def _loader(folder: Path) -> Any:
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+    if AnsibleCollectionConfig.collection_finder is None:  # once for each process, as its own commands do
+        init_plugin_loader()
+    loader = DataLoader()
+    loader.set_basedir(str(share_path("playbooks")))  # relative lookups: as when our playbooks run
+    _set_vault_secrets(folder, loader)
+    return loader
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -229,6 +236,12 @@ def _explain(error: Exception, folder: Path) -> SpecError:
     """What stopped Ansible before any host could be read, with the place where it knows one."""
     place = _origin(getattr(error, "obj", None), folder)
     cause = _first_line(error)
+    if "local directories" in cause:
+        return SpecError(
+            "inventory-ansible",
+            f"Ansible cannot start: {cause}",
+            hint="it keeps temporary files in ~/.ansible: make HOME writable, or set ANSIBLE_LOCAL_TEMP",
+        )
     if "vault" in cause.lower() or "decrypt" in cause.lower():
         return SpecError("inventory-vault", f"{place or folder}: {cause}", hint=_VAULT_HINT)
     return SpecError("inventory-yaml", f"{place or folder}: {cause}")
