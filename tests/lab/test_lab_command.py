@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "home"
     monkeypatch.setenv("VI_OPS_LAB_DIR", str(folder))
     yield folder
-    daemon.down(folder)
+    daemon.down(folder, grace_s=0)
 
 
 def test_up_is_idempotent_and_down_too(home: Path) -> None:
@@ -71,9 +71,7 @@ def test_port_that_is_taken_is_said(home: Path) -> None:
 def test_killed_server_is_seen_as_down_and_started_again(home: Path) -> None:
     first = told("up", "--port", "0")
     os.kill(first["pid"], signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while told("status")["up"]:
-        assert time.monotonic() < deadline
+    await_true(lambda: not told("status")["up"])
     second = told("up")
     assert second["pid"] != first["pid"]
     assert second["url"] == first["url"]
@@ -105,3 +103,41 @@ def test_faults_reach_the_running_server(home: Path) -> None:
     told("fault", "inject", "no-boot", "--vmid", "106", "--for", "60")
     assert told("fault", "clear")["cleared"] == 1
     assert told("fault", "list")["faults"] == []
+
+
+def test_guest_outlives_the_server(home: Path) -> None:
+    lab = told("up", "--port", "0")
+    vm = {"vmid": "100", "memory": "64", "kvm": "0"}
+
+    def ask(method: str, path: str, data: dict[str, str] | None = None) -> Any:
+        fields = [part for key, value in (data or {}).items() for part in ("-d", f"{key}={value}")]
+        token = f"Authorization: PVEAPIToken=ops@pve!viops={(home / 'token').read_text().strip()}"
+        argv = ["curl", "-s", "--cacert", lab["ca_file"], "-H", token, "-X", method, *fields]
+        return json.loads(
+            subprocess.run([*argv, f"{lab['url']}/api2/json{path}"], capture_output=True).stdout
+        )["data"]
+
+    def running() -> bool:
+        return told("status")["guests"] == [{"vmid": 100, "status": "running"}]
+
+    assert ask("POST", "/nodes/pve1/qemu", vm)
+    await_true(lambda: told("status")["guests"] == [{"vmid": 100, "status": "stopped"}])
+    ask("POST", "/nodes/pve1/qemu/100/status/start")
+    await_true(running)
+    pid = ask("GET", "/nodes/pve1/qemu/100/status/current")["pid"]
+    os.kill(lab["pid"], signal.SIGKILL)
+    await_true(lambda: told("status")["pid"] is None)
+    assert running()
+    told("up")
+    assert ask("GET", "/nodes/pve1/qemu/100/status/current")["pid"] == pid
+    assert told("down", "--keep-guests")["stopped_guests"] == []
+    assert running()
+    assert daemon.down(home, grace_s=0) == [100]
+    assert told("status")["guests"] == [{"vmid": 100, "status": "stopped"}]
+
+
+def await_true(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vi_ops.lab.daemon import serving
 from vi_ops.lab.node import Node
 from vi_ops.lab.schema import Schema
 from vi_ops.lab.seed import ensure_seeded
+from vi_ops.lab.serve import serving
 from vi_ops.lab.store import read_json, write_json
 
 DEADLINE_S = 20.0

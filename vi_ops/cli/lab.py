@@ -83,10 +83,14 @@ def down(
       vi-ops lab down
       vi-ops lab down --keep-guests    # only the API; the guests run on and are found again
     """
+    import asyncio
+
     from vi_ops.lab import daemon
 
     where = home or daemon.default_home()
     was_up = (lab := daemon.find(where)) is not None and lab.pid is not None
+    if not keep_guests and any(guest["status"] == "running" for guest in asyncio.run(daemon.guests(where))):
+        typer.echo(f"Shutting down guests, {daemon.GUEST_SHUTDOWN_S:.0f} s at most ...", err=True)
     stopped = daemon.down(where, keep_guests)
     if as_json:
         _print_json({"was_up": was_up, "stopped_guests": stopped})
