@@ -62,8 +62,10 @@ async def status_row(node: Node, vmid: int, *, full: bool) -> dict[str, Any]:
     seen = await guest.status(node, vmid)
     row |= {"status": "running"} | {key: seen[key] for key in ("pid", "uptime", "mem") if key in seen}
     row["cpu"] = seen.get("cpu", 0) / row["cpus"]
+    # QEMU's own memory counts on the host alone; under TCG it may be more than the guest's.
+    resident_bytes, row["mem"] = row["mem"], min(row["mem"], row["maxmem"])
     if node.major > 8:
-        row |= {"memhost": seen.get("memhost", row["mem"]), **dict.fromkeys(_PRESSURE, 0)}
+        row |= {"memhost": resident_bytes, **dict.fromkeys(_PRESSURE, 0)}
     if full:
         row |= {key: value for key, value in seen.items() if key not in row}
         row.setdefault("nics", _nics(vmid, stored))
