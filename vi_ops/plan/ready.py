@@ -22,7 +22,7 @@ STAGES: Final = (
     Stage("powered", 60, "QEMU runs the VM", "a start task may end before its VM does anything"),
     Stage("firmware", 120, "the firmware has begun to boot", "a disk that does not boot stops here"),
     Stage("kernel", 180, "the guest's kernel is up", "its first line on the serial console shows it"),
-    Stage("agent", 300, "the guest agent answers", "addresses and host keys are read through it"),
+    Stage("agent", 600, "the guest agent answers", "addresses and host keys are read through it"),
     Stage("address", 120, "net0 has its address", "its interface is found by the MAC, whatever its name"),
     Stage(
         "cloud-init",
