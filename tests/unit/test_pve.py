@@ -329,6 +329,16 @@ def test_a_ticket_is_fetched_used_and_replaced_when_it_expires(fake: FakePve) ->
     assert len(fake.calls("PUT")) == 3
 
 
+@pytest.mark.parametrize("fault", [Answer(596, raw=b""), Answer(drop="before")])
+def test_a_lost_login_is_no_lost_write(fake: FakePve, fault: Answer) -> None:
+    fake.on("PUT", CONFIG.path, None)
+    fake.fail("POST", "/access/ticket", fault)
+    spec = node_spec(fake, user="root@pam", ca_file=str(fake.home / "node.pem"))
+    with connect(spec, state_dir=fake.home) as api:
+        api.write(CONFIG)
+    assert len(fake.calls("PUT")) == 1
+
+
 def test_a_wrong_password_is_tried_once(fake: FakePve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD", "wrong")
     spec = node_spec(fake, user="root@pam", secret={"env": "PASSWORD"}, ca_file=str(fake.home / "node.pem"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,23 @@ def test_a_program_is_never_started_twice(fake: FakePve, agent: Agent) -> None:
         agent.run(["/bin/true"], deadline_s=1)
     assert caught.value.code == "pve-lost-answer"
     assert len(fake.calls("POST")) == 1
+
+
+def test_at_most_two_agent_calls_are_under_way_at_a_node(fake: FakePve, agent: Agent) -> None:
+    under_way, most = 0, 0
+
+    def slow(_seen: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        time.sleep(0.05)
+        under_way -= 1
+        return {"result": []}
+
+    fake.on("GET", f"{PATH}/network-get-interfaces", slow)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: agent.interfaces(), range(12)))
+    assert most == 2
 
 
 def test_a_file_is_read_byte_for_byte(fake: FakePve, agent: Agent) -> None:

@@ -191,9 +191,13 @@ class PveSession(requests.Session):
             return auth
 
     def _new_ticket(self, login: Password) -> dict[str, str]:
-        answer = self._send(
-            "POST", f"{self.base_url}/access/ticket", data={"username": login.id, "password": login.secret}
-        )
+        form = {"username": login.id, "password": login.secret}
+        try:
+            answer = self._send("POST", f"{self.base_url}/access/ticket", data=form)
+        except NoAnswer as failure:  # what the ticket was for has not been sent
+            raise NoAnswer(failure.words, sent=False, again=failure.again) from failure
+        if answer.status_code >= 500:
+            raise NoAnswer(f"{answer.status_code} {read_words(answer)[0]}", sent=False)
         data = read_data(answer) if answer.status_code == 200 else None
         if not isinstance(data, Mapping) or not data.get("ticket"):
             words = read_words(answer)[0]
