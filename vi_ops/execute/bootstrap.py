@@ -23,6 +23,11 @@ KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR_DEADLINE_S: Final = 30.0
 # Without them the system is 40 % smaller; the licences (copyright) stay.
 _LEFT_OUT: Final = ("man", "info", "locale", "doc", "lintian", "bug")
+# Of what mmdebstrap says, the lines that tell how far it is.
+_STAGES: Final = (
+    *("I: running apt-get update", "I: downloading packages", "I: extracting archives"),
+    *("I: installing", "I: creating tarball"),
+)
 # Program to Debian package.
 _TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
@@ -128,7 +133,9 @@ def bootstrap(
     argv += [f"--essential-hook=tar-in {early} /", f"--customize-hook=tar-in {late} /"]
     argv += [f"--customize-hook={customize}", sources[0].suite, str(out)]
     argv += [f"deb {source.uri} {source.suite} main" for source in sources]
-    _follow(argv, os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(out.parent)}, tell)
+    # Inside a user namespace the folders of the home directory are out of reach.
+    room = out.parent if os.geteuid() == 0 else "/var/tmp"  # noqa: S108
+    _follow(argv, os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}, tell)
 
 
 def _follow(argv: Sequence[str], env: Mapping[str, str], tell: Tell) -> None:
@@ -138,8 +145,8 @@ def _follow(argv: Sequence[str], env: Mapping[str, str], tell: Tell) -> None:
     ) as process:
         for line in process.stdout or ():
             last.append(line.rstrip())
-            if line.startswith("I: "):
-                tell(line.removeprefix("I: ").rstrip().split(":", 1)[0])
+            if line.startswith(_STAGES):
+                tell(line.removeprefix("I: ").rstrip().rstrip("."))
     if process.returncode:
         raise StepFailed(
             "image-bootstrap",
