@@ -38,6 +38,15 @@ def test_bad_login_is_401_with_empty_body(lab: RunningLab, headers: dict[str, st
     assert (answer.status, answer.reason, answer.body) == (401, reason, "")
 
 
+def test_forged_ticket_is_refused(lab: RunningLab) -> None:
+    genuine = lab.node.login.ticket(User("ops@pve"))
+    for ticket in (genuine.replace("ops@pve", "root@pam"), f"{genuine}x", genuine.partition("::")[0] + "::"):
+        cookie = {"Cookie": f"PVEAuthCookie={urllib.parse.quote(ticket, safe='')}"}
+        assert lab.ask("GET", "/version", headers=cookie).status == 401
+    cookie = {"Cookie": f"PVEAuthCookie={urllib.parse.quote(genuine, safe='')}"}
+    assert lab.ask("GET", "/version", headers=cookie).status == 200
+
+
 def test_stale_cookie_wins_over_good_token(lab: RunningLab) -> None:
     token = f"PVEAPIToken=ops@pve!viops={lab.token}"
     both = {"Cookie": "PVEAuthCookie=PVE:ops@pve:00000000::x", "Authorization": token}
