@@ -4,7 +4,8 @@ A case changes the ground in site.yml (`spec`, `node_spec`, `node`, `vm`, `other
 `unfinished`; `vm: absent`
 for none). It expects, exactly: `steps` (keys without the VM's name; `ready` stands for all waits and the base
 playbook), `blocked` and `told` (codes of findings), `changes` (key: [before, after, effect]); `waiting`,
-`later` (one text for each sentence, found in it); as far as named: `params` by step, `unchanged`, `says`.
+`later` (one text for each sentence, found in it); as far as named: `params` by step, `unchanged`,
+`not_unchanged`, `says`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def test_case(case: Case) -> None:
     assert changes == expect.get("changes", {})
     check_sentences(plan.waiting, expect.get("waiting", []))
     check_sentences(plan.later, expect.get("later", []))
+    for words in expect.get("not_unchanged", []):
+        assert not any(words in sentence for sentence in plan.unchanged), (words, plan.unchanged)
     for words in expect.get("unchanged", []):
         assert any(words in sentence for sentence in plan.unchanged), (words, plan.unchanged)
     check_params(plan, expect.get("params", {}))

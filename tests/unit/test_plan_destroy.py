@@ -25,11 +25,11 @@ def test_lists_what_would_be_lost() -> None:
     extra = {"unused0": "data-hdd:vm-106-disk-0", "sata0": "local:iso/debian.iso,media=cdrom,size=600M"}
     plan = destroy({"status": "stopped", "config": {**extra, "tpmstate0": "local-lvm:vm-106-disk-2,size=4M"}})
     assert plan.losses == (
+        "scsi0: local-lvm:vm-106-disk-1, 150 GiB",
+        "unused0: data-hdd:vm-106-disk-0, of unknown size, detached",
         "efidisk0: local-lvm:vm-106-disk-0, 4 MiB of firmware variables",
         "ide2: local-lvm:vm-106-cloudinit, the cloud-init drive",
-        "scsi0: local-lvm:vm-106-disk-1, 150 GiB",
         "tpmstate0: local-lvm:vm-106-disk-2, 4 MiB of TPM state: keys sealed in it are lost",
-        "unused0: data-hdd:vm-106-disk-0, of unknown size, detached",
         "snapshot before-upgrade",
     )
 

@@ -63,7 +63,7 @@ def converge_vm(
     return Plan(
         spec.host,
         steps=tuple(steps),
-        unchanged=unchanged(spec, vm, memory, told, is_disk_right=resize is None),
+        unchanged=unchanged(spec, vm, memory, told),
         waiting=waiting(spec, vm, told, grows=resize is not None),
         later=not_attached(spec, vm.config),
         findings=tuple(findings),

@@ -72,7 +72,7 @@ def _refusals(spec: VmSpec, vm: VmFacts, typed: str | None) -> Iterator[Finding]
 
 
 def _losses(vm: VmFacts, snapshots: tuple[str, ...]) -> Iterator[str]:
-    for disk in disks_of(vm.config).values():
+    for disk in sorted(disks_of(vm.config).values(), key=lambda one: not one.may_hold_data):
         if not disk.is_cdrom or disk.is_cloud_init:
             yield f"{disk.key}: {disk.volid}, {_kind(disk)}"
     for name in snapshots:

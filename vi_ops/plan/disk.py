@@ -87,7 +87,7 @@ def shrink_refused(spec: VmSpec, present_bytes: int) -> Finding:
     """Proxmox cannot shrink a disk, and the data at its end would be gone."""
     return Finding(
         "vm-disk-shrink",
-        f"{spec.host}: {SYSTEM_DISK} has {format_size(present_bytes)}, the inventory says"
+        f"{SYSTEM_DISK} has {format_size(present_bytes)}, the inventory says"
         f" {format_size(spec.disk.size)}; a disk is never shrunk",
         hint=f"set disk.size to '{format_size(present_bytes)}' or more; for less, make a new VM",
     )

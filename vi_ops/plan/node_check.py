@@ -107,7 +107,7 @@ def check_threads(spec: VmSpec, node: NodeFacts) -> Iterator[Finding]:
     if vcpus > node.cpus:
         yield Finding(
             "cpu-too-many",
-            f"{spec.host}: {spec.cpu.sockets} x {spec.cpu.cores} = {vcpus} vCPUs are more than the"
+            f"{spec.cpu.sockets} x {spec.cpu.cores} = {vcpus} vCPUs are more than the"
             f" {node.cpus} threads of {node.name}, which would refuse to start it",
             hint=f"lower cpu.sockets or cpu.cores: at most {node.cpus} in all",
         )

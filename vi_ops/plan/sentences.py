@@ -30,16 +30,14 @@ _ASPECTS: Final = {
 _INSTANCE: Final = frozenset(cloud_init.KEYS) - {"cicustom"}
 
 
-def unchanged(
-    spec: VmSpec, vm: VmFacts, memory: VmMemory, told: tuple[Change, ...], *, is_disk_right: bool
-) -> tuple[str, ...]:
+def unchanged(spec: VmSpec, vm: VmFacts, memory: VmMemory, told: tuple[Change, ...]) -> tuple[str, ...]:
     """What needs nothing, by aspect."""
     changed = {change.key for change in told}
     right = [aspect for aspect, keys in _ASPECTS.items() if not changed & set(keys)]
     words = _words(spec, vm, memory)
     sentences = [f"{aspect}: {words[aspect]}" for aspect in right]
     disk = system_disk_of(vm.config)
-    if is_disk_right and disk and disk.storage == spec.disk.storage:
+    if disk and (disk.storage, disk.size_bytes) == (spec.disk.storage, spec.disk.size):
         sentences.insert(0, f"disk: {format_size(spec.disk.size)} on {disk.storage}")
     return (*sentences, *(("power: running",) if vm.is_running else ()))
 

@@ -122,7 +122,7 @@ def _rivals(spec: VmSpec, node: NodeFacts, site: Site) -> Iterator[Finding]:
 def _none_left(spec: VmSpec, node: NodeFacts) -> Finding:
     return Finding(
         "memory-none-left",
-        f"{spec.host}: memory is auto, but {_total(node)} has less than {_say(MINIMUM_MIB)} left"
+        f"memory is auto, but {_total(node)} has less than {_say(MINIMUM_MIB)} left"
         " beside its own needs and the guests that run or start with it",
         hint="stop other guests or lower their memory, or state a size with `memory:`",
     )
@@ -136,7 +136,7 @@ def _unsafe(spec: VmSpec, node: NodeFacts, fixed_mib: int, size: MemorySize | No
             f" under stress; its largest other needs are {_needs(size)}"
         )
         hint = f"set memory to '{_say(size.recommended_mib)}' or 'auto', or reduce those needs"
-    message = f"{spec.host}: {_say(fixed_mib)} is too much for {_total(node)}: {limit}"
+    message = f"{_say(fixed_mib)} is too much for {_total(node)}: {limit}"
     return Finding("memory-unsafe", message, hint=hint, blocks=bool(spec.gpus) and node.physical)
 
 
