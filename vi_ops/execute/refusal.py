@@ -55,9 +55,11 @@ _MEANINGS: Final = tuple(
             Meaning("pve-changed", StepFailed, "somebody else changed it in between: run the command again"),
         ),
         (
-            r"unable to (create|restore) VM \d+ .*already exists|VM \d+ already exists|CT \d+ already exists",
+            r"already exists|already defined",
             Meaning(
-                "pve-exists", Refused, "choose another vmid, or look at what has it: vi-ops node status NODE"
+                "pve-exists",
+                Refused,
+                "choose another name or number, or look at what has it: vi-ops node status NODE",
             ),
         ),
         (
@@ -88,6 +90,22 @@ _MEANINGS: Final = tuple(
         ),
         (r"QEMU guest agent is not running|qga command '.*' failed - got timeout", _AGENT),
         (r"Agent error: ", Meaning("pve-agent-error", StepFailed, "look at what it names, inside the guest")),
+        (
+            r"VM \d+ (is running|already running)|vm is running",
+            Meaning("pve-running", Refused, "shut it down first, where this needs it stopped"),
+        ),
+        (
+            r"quit/powerdown failed",
+            Meaning(
+                "pve-no-shutdown", StepFailed, "the guest did not power off in time: look at its console"
+            ),
+        ),
+        (
+            r"download failed|failed to stat",
+            Meaning(
+                "pve-no-source", StepFailed, "the node cannot read the image: check address and file name"
+            ),
+        ),
         (r"VM \d+ (is )?not running", Meaning("pve-not-running", StepFailed, "start it first")),
         (
             r"does not support '(import|iso|images|vztmpl|snippets|backup)' content",
