@@ -129,6 +129,7 @@ def test_a_live_node_is_described_as_it_is(tmp_path: Path, monkeypatch: pytest.M
         first = ask_lab(tmp_path, lab)
         assert first.returncode == 6, "without CA and without anybody to ask, nothing is trusted"
         assert "tls-first-contact" in first.stderr
+        assert "give it with --fingerprint" in first.stderr
         done = ask_lab(tmp_path, lab, "--ca-file", str(lab.ca))
         assert done.returncode == 0, done.stderr
         assert len(lab.writes()) == before

@@ -110,6 +110,9 @@ def test_an_unmanaged_vm_is_not_given_out() -> None:
     with pytest.raises(SpecError) as refused:
         site.vm("vm107")
     assert refused.value.code == "vm-unmanaged"
+    with pytest.raises(SpecError) as unknown:
+        site.vm("vm170")
+    assert unknown.value.hint == "did you mean 'vm107'?"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def _secret(file: Path | None, env: str | None) -> dict[str, str]:
 
 
 def _init_from_node(folder: Path, api: dict[str, Any], node: str | None, as_json: bool) -> None:
+    from vi_ops.errors import Refused
     from vi_ops.execute.init import look_at_site
     from vi_ops.execute.pve import connect
     from vi_ops.execute.state import site_state
@@ -86,7 +87,14 @@ def _init_from_node(folder: Path, api: dict[str, Any], node: str | None, as_json
     spec = build_node("node", api)
     state_dir = site_state(folder).path
     confirm = (lambda asked: typer.confirm(asked, err=True)) if sys.stdin.isatty() else None
-    with connect(spec, state_dir=state_dir, confirm=confirm) as pve:
+    try:
+        pve = connect(spec, state_dir=state_dir, confirm=confirm)
+    except Refused as error:
+        if error.code != "tls-first-contact":
+            raise
+        hint = "compare it with `pvenode cert info` on the node, then give it with --fingerprint"
+        raise Refused("tls-first-contact", error.message, hint=hint) from None
+    with pve:
         site = look_at_site(pve, node)
     if pinned := None if "ca_file" in api else read_pin(state_dir, spec.api.url):
         api["fingerprint"] = pinned

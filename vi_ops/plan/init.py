@@ -200,7 +200,7 @@ def _network(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
         return {}
     nic = parse_property_string(str(config["net0"]))
     mac = nic.get("macaddr") or next((value for value in nic.values() if value.count(":") == 5), None)
-    address = parse_property_string(str(config.get("ipconfig0", "")))
+    address = _ipconfig(config)
     network = {
         "bridge": nic.get("bridge"),
         "mac": mac,
@@ -211,6 +211,13 @@ def _network(config: Mapping[str, ConfigValue]) -> dict[str, Any]:
         "search_domain": config.get("searchdomain"),
     }
     return {key: value for key, value in network.items() if value is not None}
+
+
+def _ipconfig(config: Mapping[str, ConfigValue]) -> dict[str, str]:
+    try:
+        return parse_property_string(str(config.get("ipconfig0", "")))
+    except FactError:
+        return {}  # the NIC is worth describing without its address
 
 
 def _user(config: Mapping[str, ConfigValue]) -> dict[str, Any]:

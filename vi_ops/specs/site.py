@@ -39,7 +39,7 @@ class Site:
         raise SpecError(
             "vm-unknown",
             f"no VM {host!r} in the group 'guests' of {self.path}",
-            hint=did_you_mean(host, self.vms) or "add a host to 'guests' in hosts.yml",
+            hint=did_you_mean(host, {**self.vms, **self.unmanaged}) or "add a host to 'guests' in hosts.yml",
         )
 
     def node(self, host: str) -> NodeSpec:
