@@ -31,10 +31,18 @@ _KEYS: Final[Mapping[str, str]] = {
             "searchdomain",
             "sshkeys",
         ),
-        "VM.Config.Cloudinit",
+        "VM.Config.Cloudinit|VM.Config.Network",
     ),
     "boot": "VM.Config.Disk",
     "net": "VM.Config.Network",
+}
+# The agent's addresses and its files. Source: qemu-server, src/PVE/API2/Qemu/Agent.pm.
+_AGENT: Final = {
+    8: ("VM.Monitor",),
+    9: (
+        "VM.GuestAgent.Audit|VM.GuestAgent.Unrestricted",
+        "VM.GuestAgent.FileRead|VM.GuestAgent.Unrestricted",
+    ),
 }
 _DRIVES: Final = ("efidisk", "ide", "scsi")
 Needs = dict[str, set[str]]
@@ -44,12 +52,13 @@ def missing_rights(steps: Iterable[Step], spec: VmSpec, node: NodeFacts) -> tupl
     """One finding for each path on which the login lacks privileges that the steps need."""
     findings: list[Finding] = []
     for path, needed in sorted(needed_rights(steps, spec, node.major).items()):
-        missing = {privilege for privilege in needed if not node.rights.allows(path, privilege)}
+        lacking = [one.split("|") for one in needed if not node.rights.allows(path, *one.split("|"))]
+        missing = sorted({alternatives[0] for alternatives in lacking})
         if missing:
             findings.append(
                 Finding(
                     "rights-missing",
-                    f"the login at {node.name} lacks {', '.join(sorted(missing))} on {path}",
+                    f"the login at {node.name} lacks {', '.join(missing)} on {path}",
                     hint=f"`vi-ops node roles {spec.node}` prints the least role and how root grants it",
                 )
             )
@@ -57,12 +66,12 @@ def missing_rights(steps: Iterable[Step], spec: VmSpec, node: NodeFacts) -> tupl
 
 
 def needed_rights(steps: Iterable[Step], spec: VmSpec, major: int) -> Needs:
-    """Path to privileges. Release 8 and 9 differ in the agent's and in what creation asks for."""
+    """Path to privileges; of `A|B` either will do. Releases 8 and 9 differ in those of the agent."""
     needs: Needs = {}
     vm = needs.setdefault(f"/vms/{spec.vmid}", set())
     for step in steps:
         if isinstance(step.do, WaitUntil):
-            vm |= {"VM.Audit", "VM.GuestAgent.Unrestricted" if major >= 9 else "VM.Monitor"}
+            vm |= {"VM.Audit", *_AGENT[9 if major >= 9 else 8]}
         elif isinstance(step.do, PveCall):
             _add_call(needs, vm, step.do, spec)
     return {path: privileges for path, privileges in needs.items() if privileges}
