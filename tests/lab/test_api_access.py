@@ -164,6 +164,14 @@ VIDEO = {"vms": ["106"], "storage": ["local"]}
             None,
             "VM.Audit",
         ),
+        # NoAccess beats what stands beside it.
+        (
+            [("/vms", "u@pve", "PVEVMAdmin", 1), ("/vms", "u@pve", "NoAccess", 1)],
+            "u@pve",
+            "/vms/1",
+            None,
+            "VM.Audit",
+        ),
         ([("/", "u@pve", "PVEVMAdmin", 1)], "u@pve!full", "/vms/1", "VM.Clone", None),
         ([("/", "u@pve", "PVEVMAdmin", 1)], "u@pve!sep", "/vms/1", None, "VM.Audit"),
         # A token with separated rights has what both have.

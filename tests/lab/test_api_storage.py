@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.lab import Answer, RunningLab, read_answer
 from vi_ops.lab.api.storage import virtual_bytes
+from vi_ops.lab.fault import Fault
 from vi_ops.lab.route import Refusal
 from vi_ops.lab.storage import Storage
 
@@ -91,6 +92,12 @@ def test_upload_without_the_right_is_not_even_read(fresh_lab: RunningLab) -> Non
     fresh_lab.node.acl.state["acl"] = []
     assert upload(fresh_lab, part("content", "import"), part("filename", IMAGE, "x.qcow2")).status == 403
     assert not (fresh_lab.home / "tmp").exists()
+
+
+def test_upload_that_is_refused_afterwards_leaves_nothing(fresh_lab: RunningLab) -> None:
+    fresh_lab.node.faults.inject(Fault("status-500", path="*/upload"))
+    assert upload(fresh_lab, part("content", "import"), part("filename", IMAGE, "x.qcow2")).status == 500
+    assert list((fresh_lab.home / "tmp").iterdir()) == []
 
 
 def test_upload_that_stops_halfway_leaves_nothing(fresh_lab: RunningLab) -> None:
