@@ -144,7 +144,12 @@ def test_tasks_and_lost_answers(node: FakePve, pve: Pve) -> None:
     node.on("POST", start.path, lambda _: node.start_task("qmstart", "106"))
     node.fail("POST", start.path, Answer(drop="after"))
     assert pve.run(start, 5, tell=lambda _line: None).is_ok
-    assert {one.path.rpartition("/")[2] for one in node.calls("GET")} == {"tasks", "status", "log"}
+    assert {one.path.rpartition("/")[2] for one in node.calls("GET")} == {
+        "log",
+        "status",
+        "tasks",
+        "version",
+    }
     assert not complaints(node.seen)
 
 

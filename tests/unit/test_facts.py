@@ -99,7 +99,7 @@ def test_no_answer_breaks_a_parser(answer: Any) -> None:
     tuple(parse_storages(answer))
     tuple(parse_guests(answer))
     parse_log(answer)
-    find_task(answer, TaskKind("pve1", "qmstart", "106"), "root@pam", None)
+    find_task(answer, TaskKind("pve1", "qmstart", "106"), "root@pam", 0)
     parse_task(parse_upid(UPID), answer, ())
     for parse in (parse_pending, lambda rows: parse_node("pve1", NodeAnswers(status=rows, storage=rows))):
         try:
@@ -125,7 +125,6 @@ SINCE = 0x6B001B7F
     ("rows", "user", "since", "known", "found"),
     [
         ([row()], "root@pam!viops", SINCE, (), True),
-        ([row()], "root@pam!viops", None, (), True),
         ([row()], "root@pam!viops", SINCE + 1, (), False),
         ([row()], "root@pam", SINCE, (), False),
         ([row()], "root@pam!viops", SINCE, (UPID,), False),
@@ -135,7 +134,7 @@ SINCE = 0x6B001B7F
     ],
 )
 def test_a_task_is_found_by_kind_user_and_time(
-    rows: Any, user: str, since: int | None, known: tuple[str, ...], found: bool
+    rows: Any, user: str, since: int, known: tuple[str, ...], found: bool
 ) -> None:
     assert (find_task(rows, KIND, user, since, known) is not None) is found
 

@@ -112,7 +112,6 @@ def test_a_write_that_found_no_daemon_is_sent_again(fake: FakePve, pve: Pve) -> 
 def test_a_lost_answer_is_found_by_its_task(fake: FakePve, pve: Pve, ahead_s: float) -> None:
     fake.clock_ahead_s = ahead_s
     fake.on("GET", "/version", {})
-    pve.get("/version")
     fake.on("POST", START.path, lambda _: fake.start_task("qmstart", "106"))
     fake.fail("POST", START.path, Answer(drop="after"))
     result = pve.run(START, deadline_s=5)
@@ -134,6 +133,20 @@ def test_a_task_of_somebody_else_or_of_an_earlier_call_is_not_taken_for_the_lost
     with pytest.raises(StepFailed) as caught:
         pve.write(START)
     assert caught.value.code == "pve-lost-answer"
+
+
+def test_an_older_task_is_not_taken_for_the_very_first_call(fake: FakePve, pve: Pve) -> None:
+    fake.on("GET", "/version", {})
+    fake.clock_ahead_s = -3600
+    fake.start_task("qmstart", "106")
+    fake.clock_ahead_s = 0
+    fake.fail("POST", START.path, Answer(drop="before"))
+    with pytest.raises(StepFailed) as caught:
+        pve.write(START)
+    assert caught.value.code == "pve-lost-answer"
+    fake.on("POST", START.path, lambda _: fake.start_task("qmstart", "106"))
+    fake.fail("POST", START.path, Answer(drop="after"))
+    assert pve.run(START, 5).upid is not None
 
 
 def test_a_lost_answer_is_found_by_its_effect(fake: FakePve, pve: Pve) -> None:

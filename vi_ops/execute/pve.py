@@ -102,7 +102,7 @@ class Pve:
             self._give_up(call, failure)
 
     def get_once(self, path: str, params: Mapping[str, Any] | None = None, /, **named: Any) -> Any:
-        """A GET that is never repeated, for the calls that answer only once (agent/exec-status)."""
+        """A GET without another try, for those who ask again anyway."""
         call = PveCall("GET", path, {**(params or {}), **named})
         try:
             return self._ask(call)
@@ -213,9 +213,7 @@ class Pve:
 
     def _refused(self, call: PveCall, status: int, words: str, by_name: Mapping[str, str]) -> Exception:
         if status == _NOBODY_THERE or status in _LOST:
-            failure = NoAnswer(f"{status} {words}", sent=status != _NOBODY_THERE)
-            failure.slow = status in _SLOW
-            return failure
+            return NoAnswer(f"{status} {words}", sent=status != _NOBODY_THERE, slow=status in _SLOW)
         hidden = [str(call.params[name]) for name in call.secret if name in call.params]
         told = {name: masked(text, hidden) for name, text in by_name.items()}
         what = f"{call.method} {call.path}"

@@ -69,12 +69,13 @@ def _find_task(pve: Pve, lost: LostWrite) -> Upid | None:
     kind = _find_kind(lost)
     if kind is None:
         return None
-    params: dict[str, Any] = {"source": "all", "typefilter": kind.type, "limit": 50}
-    since = None
-    if pve.clock_offset_s is not None:
-        # The node's times and its Date header are whole seconds.
-        since = lost.began_s + pve.clock_offset_s - 2
-        params["since"] = int(since)
+    if pve.clock_offset_s is None:
+        pve.get("/version")
+    if pve.clock_offset_s is None:
+        return None  # without the node's clock an older task could be taken for this one
+    # The node's times and its Date header are whole seconds.
+    since = lost.began_s + pve.clock_offset_s - 2
+    params = {"source": "all", "typefilter": kind.type, "limit": 50, "since": int(since)}
     return find_task(pve.get(f"/nodes/{kind.node}/tasks", params), kind, pve.authid, since, lost.known)
 
 

@@ -37,14 +37,18 @@ logging.getLogger("proxmoxer.core").disabled = True
 
 
 class NoAnswer(Exception):
-    """A request without a usable answer. `sent` says whether the node may have begun to work on it."""
+    """A request without a usable answer.
 
-    def __init__(self, words: str, *, sent: bool, again: bool = True) -> None:
+    `sent`: the node may have begun to work on it. `again`: another try may succeed. `slow`: the time ran out
+    first, so that the node may still be at it.
+    """
+
+    def __init__(self, words: str, *, sent: bool, again: bool = True, slow: bool = False) -> None:
         super().__init__(words)
         self.words = words
         self.sent = sent
         self.again = again
-        self.slow = False
+        self.slow = slow
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,8 @@ class PveSession(requests.Session):
         unsent = any(_UNSENT in getattr(cause, "__notes__", ()) for cause in causes)
         # A server that restarts refuses and resets; a wrong address does neither, and will not get better.
         passing = any(isinstance(cause, ConnectionError | ssl.SSLEOFError) for cause in causes)
-        failure = NoAnswer(words, sent=not unsent, again=not unsent or passing)
-        failure.slow = isinstance(error, requests.ReadTimeout) and not unsent
-        return failure
+        slow = isinstance(error, requests.ReadTimeout) and not unsent
+        return NoAnswer(words, sent=not unsent, again=not unsent or passing, slow=slow)
 
     def _note_clock(self, answer: requests.Response) -> None:
         try:

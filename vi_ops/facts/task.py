@@ -158,7 +158,7 @@ def _node_task_id(type_: str, params: Mapping[str, Any]) -> str | None:
 
 
 def find_task(
-    rows: object, kind: TaskKind, user: str, since: float | None, known: Iterable[str] = ()
+    rows: object, kind: TaskKind, user: str, since: float, known: Iterable[str] = ()
 ) -> Upid | None:
     """The newest task of that kind that `user` started at or after `since` (the node's clock), or None.
 
@@ -172,6 +172,6 @@ def find_task(
             continue
         upid = parse_upid(text)
         fits = upid.type == kind.type and kind.id in (None, upid.id) and upid.user == user
-        if fits and (since is None or upid.starttime >= since):
+        if fits and upid.starttime >= since:
             found.append(upid)
     return max(found, key=lambda upid: upid.starttime, default=None)
