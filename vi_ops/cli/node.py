@@ -62,9 +62,10 @@ def roles(
     pool: Annotated[str | None, typer.Option(help="Limit rights over guests to a resource pool.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the least roles for vi-ops, and the commands that root types once on the node.
+    """Print the least rights, as commands for root.
 
-    With a login that works it also says what that login lacks. Nothing is changed.
+    Root types them once on the node. With a login that works, what that login lacks is told too. Nothing is
+    changed. A pool covers guests that are in it: a new guest needs VM.Allocate on /vms/VMID, once.
 
     \b
     Examples:
@@ -97,7 +98,9 @@ def trust(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the node's certificate with what the node itself says, and pin its fingerprint.
+    """Pin the fingerprint of a node's certificate.
+
+    Asks, after showing what to compare it with; with --fingerprint it pins that one if the node shows it.
 
     \b
     Examples:
