@@ -111,7 +111,8 @@ def _taken(spec: VmSpec, node: NodeFacts) -> tuple[Finding, ...]:
 
 def _not_ours(spec: VmSpec, vm: VmFacts) -> Finding | None:
     name = str(vm.config.get("name", f"VM {spec.vmid}"))
-    if name != spec.name and vm.lock != "create":
+    is_unnamed_yet = vm.lock == "create" and "name" not in vm.config
+    if name != spec.name and not is_unnamed_yet:
         return _other_name(spec, vm.node, name)
     if str(vm.config.get("template", "0")) == "1":
         return Finding(
