@@ -181,6 +181,33 @@ def test_parameters_that_a_create_refuses(
     assert answer.body["errors"][parameter].startswith(text)
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmLab]:
+    """A lab that has no published schema to check parameters with."""
+    with vm_lab(tmp_path_factory.mktemp("bare"), schema=False) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter", "text"),
+    [
+        ({"vmid": 99}, "vmid", "invalid format - value does not look like a valid VM ID"),
+        ({}, "vmid", "property is missing and it is not optional"),
+        ({"vmid": 500, "cores": "two"}, "cores", "type check ('integer') failed - got 'two'"),
+        ({"vmid": 500, "memory": "lots"}, "memory", "invalid format - "),
+        ({"vmid": 500, "net0": "virtio,bridge"}, "net0", "invalid format - "),
+        ({"vmid": 500, "onboot": "maybe"}, "onboot", "invalid format - "),
+    ],
+)
+def test_without_a_schema_nothing_unreadable_is_stored(
+    bare: VmLab, options: dict[str, Any], parameter: str, text: str
+) -> None:
+    answer = bare.ask("POST", "/qemu", "root", **options)
+    assert answer.status == 400, answer
+    assert answer.body["errors"][parameter].startswith(text)
+    assert bare.lab.node.vmids() == []
+
+
 def test_root_with_a_ticket_may_what_its_token_may_not(lab: VmLab) -> None:
     vmid = lab.create(who="root", usb0="host=174c:55aa", args="-device edu", startup="order=1")
     assert lab.get(vmid, "config")["usb0"] == "host=174c:55aa"

@@ -93,13 +93,13 @@ class VmLab:
 
 
 @contextmanager
-def vm_lab(home: Path, release: str = "9.2") -> Iterator[VmLab]:
+def vm_lab(home: Path, release: str = "9.2", *, schema: bool = True) -> Iterator[VmLab]:
     """Serve a lab with fake guests; parameters are checked where the published schema is at hand."""
     guests = FakeGuests()
     with pytest.MonkeyPatch.context() as patch:
         guests.install(patch)
         settings = {"host": {"cpus": 4, "memory_bytes": 8 * 1024**3}}
-        with running_lab(home, release, published_schema(release), settings) as lab:
+        with running_lab(home, release, published_schema(release) if schema else None, settings) as lab:
             for userid in ("root@pam", "nobody@pve"):
                 seed.add_user(lab.node.acl, userid, tokens={"t": (SECRET, False)})
             yield VmLab(lab, guests)

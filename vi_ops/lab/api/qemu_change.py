@@ -52,6 +52,16 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(word for word in _LIST.split(text) if word)
 
 
+def new_vmid(request: Request, name: str) -> int:
+    """The vmid that a request wants to use. The published schema says the same where it is at hand."""
+    if name not in request.params:
+        raise parameter_error(**{name: "property is missing and it is not optional"})
+    vmid = request.number(name)
+    if not 100 <= vmid <= 999_999_999:
+        raise parameter_error(**{name: "invalid format - value does not look like a valid VM ID\n"})
+    return vmid
+
+
 def only_root(request: Request, *names: str) -> None:
     """400 for options of root's own ticket."""
     for name in names:
@@ -88,9 +98,28 @@ def settings(request: Request, controls: frozenset[str]) -> dict[str, str]:
     values = {name: request.text(name) for name in request.params if name not in controls}
     if cdrom := values.pop("cdrom", None):
         values["ide2"] = cdrom if "media=" in cdrom else f"{cdrom},media=cdrom"
-    if "sshkeys" in values:
-        check_sshkeys(values["sshkeys"])
+    for name, value in values.items():
+        _check_readable(name, value)
     return values
+
+
+def _check_readable(name: str, value: str) -> None:
+    """Refuse what could not be read again; where the published schema is at hand, it did so before."""
+    if name in options.INTEGER and not value.isdecimal():
+        raise parameter_error(**{name: f"type check ('integer') failed - got '{value}'"})
+    if name == "sshkeys":
+        check_sshkeys(value)
+    try:
+        if is_drive(name):
+            parse_drive(value)
+        elif name == "memory":
+            memory_mib(value)
+        elif name in options.BOOLEAN:
+            options.parse_boolean(value)
+        elif (options.split_index(name) or ("", 0))[0] == "net":
+            nic.parse_nic(value)
+    except (FactError, ValueError) as error:
+        raise parameter_error(**{name: f"invalid format - {error}\n"}) from error
 
 
 def _check_names(values: Mapping[str, str], delete: tuple[str, ...], revert: tuple[str, ...]) -> None:
@@ -112,13 +141,7 @@ def _check_names(values: Mapping[str, str], delete: tuple[str, ...], revert: tup
 
 def canonical(values: Mapping[str, str]) -> dict[str, str]:
     """Values as the node stores them: drives and NICs reordered, MACs and generation ids made up."""
-    stored = {}
-    for name in sorted(values):
-        try:
-            stored[name] = _canonical(name, values[name])
-        except (FactError, ValueError) as error:
-            raise parameter_error(**{name: f"invalid format - {error}\n"}) from error
-    return stored
+    return {name: _canonical(name, values[name]) for name in sorted(values)}
 
 
 def _canonical(name: str, value: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from vi_ops.errors import FactError
 from vi_ops.facts.property_string import parse_property_string
 from vi_ops.lab import guest, nic, options, vm_file, volume
+from vi_ops.lab.api.qemu_change import new_vmid
 from vi_ops.lab.api.qemu_create import QEMU_VERSION
 from vi_ops.lab.api.qemu_mapping import devices_of
 from vi_ops.lab.api.qemu_rights import Caller
@@ -30,7 +31,7 @@ _OWN = ("lock", "meta", "parent", "runningcpu", "runningmachine", "smbios1", "te
 @route("POST", "/nodes/{node}/qemu/{vmid}/clone")
 async def clone(request: Request, node: Node) -> str:
     """Copy a VM: fully, or (templates, by default) with disks that rest on the template's."""
-    vmid, newid = request.vmid, request.number("newid")
+    vmid, newid = request.vmid, new_vmid(request, "newid")
     stored = vm_file.load(node, vmid)
     _check(request, node, stored)
     full = request.flag("full", default=not stored.is_template)

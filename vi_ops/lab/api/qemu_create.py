@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vi_ops.lab import guest, vm_file, volume
-from vi_ops.lab.api.qemu_change import canonical, check_balloon, only_root, settings
+from vi_ops.lab.api.qemu_change import canonical, check_balloon, new_vmid, only_root, settings
 from vi_ops.lab.api.qemu_drive import make_drives
 from vi_ops.lab.api.qemu_rights import Caller
 from vi_ops.lab.api.qemu_start import start_task
@@ -33,7 +33,7 @@ async def create(request: Request, node: Node) -> str:
     """Make a VM: its config at once (locked), its disks in a task."""
     if "archive" in request.params:
         raise Refusal(501, "the lab does not restore archives")
-    vmid = request.number("vmid")
+    vmid = new_vmid(request, "vmid")
     caller = Caller(node, request.user, vmid, request.text("pool") or None)
     values = _checked(request, caller)
     try:
@@ -67,8 +67,9 @@ def _checked(request: Request, caller: Caller) -> dict[str, str]:
     for option in sorted(values):
         caller.may_use(option, values[option])
     caller.may_use_bridges(values)
-    check_balloon(values, VmConfig())
-    return canonical(values)
+    stored = canonical(values)
+    check_balloon(stored, VmConfig())
+    return stored
 
 
 def _may_allocate(caller: Caller) -> None:
