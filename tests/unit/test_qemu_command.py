@@ -151,7 +151,7 @@ def test_a_disk_of_virtio_scsi_single_has_its_own_controller_and_thread() -> Non
 @pytest.mark.parametrize(
     ("option", "changes", "expected"),
     [
-        ("virtio1", {}, "virtio-blk-pci,bus=port-virtio1,drive=drive-virtio1"),
+        ("virtio1", {}, "virtio-blk-pci,bus=port-virtio1,addr=0x0,drive=drive-virtio1"),
         ("sata2", {}, "ide-hd,bus=ahci0.2,"),
         ("ide1", {}, "ide-hd,bus=ide.1,"),
         ("ide1", {"machine": None}, "ide-hd,bus=ide.0,unit=1,"),
@@ -206,7 +206,7 @@ def test_the_network_is_the_bridge_s() -> None:
     assert options["host"] == "192.168.1.254"
     assert options["hostfwd"] == "tcp:127.0.0.1:22106-192.168.1.106:22"
     card = device(command(), "virtio-net-pci").split(",")
-    assert {"mac=BC:24:11:5D:A6:1C", "romfile=", "bus=port-net0"} <= set(card)
+    assert {"mac=BC:24:11:5D:A6:1C", "romfile=", "bus=port-net0", "addr=0x0"} <= set(card)
     assert device(command(), "pcie-root-port,id=port-net0").endswith(",addr=0x12")
     assert options["ipv6"] == "off"
 

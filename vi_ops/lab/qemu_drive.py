@@ -102,7 +102,7 @@ def _port(name: str, chassis: int, config: Config) -> tuple[list[str], str]:
     """A port of its own, so that the disk may go while the guest runs; what the guest boots from stays."""
     if not is_q35(config) or name in boot_order(config):
         return [], ""
-    return root_port(name, chassis), f",bus=port-{name}"
+    return root_port(name, chassis), f",bus=port-{name},addr=0x0"
 
 
 def _iothread(name: str, drive: Drive) -> tuple[list[str], str]:

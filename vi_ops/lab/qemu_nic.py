@@ -39,7 +39,7 @@ def _port(name: str, index: int, config: Config) -> tuple[list[str], str]:
     slot = f",addr={0x12 + index:#x}" if index < 6 else ""
     if not is_q35(config):
         return [], f",bus=pci.0{slot}"
-    return root_port(name, 10 + index, slot), f",bus=port-{name}"
+    return root_port(name, 10 + index, slot), f",bus=port-{name},addr=0x0"
 
 
 def _user_network(index: int, bridge: str, config: Config, around: Surroundings) -> str:
