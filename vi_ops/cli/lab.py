@@ -10,13 +10,34 @@ import typer
 if TYPE_CHECKING:
     from vi_ops.lab.daemon import Lab
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="A Proxmox node without Proxmox, with real QEMU guests."
-)
-fault_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Make the lab misbehave, for a drill."
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+fault_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(fault_app, name="fault")
+
+
+@app.callback()
+def lab() -> None:
+    """A Proxmox node without Proxmox: its API on this machine, with real QEMU guests behind it.
+
+    \b
+    Examples:
+      vi-ops lab up                        # start it, or find it running
+      vi-ops -i inventory/lab plan vm106   # and use it as a node
+      vi-ops lab down
+    """
+
+
+@fault_app.callback()
+def fault() -> None:
+    """Make the lab misbehave, for a drill: once, so many times, for a while, or until cleared.
+
+    \b
+    Examples:
+      vi-ops lab fault list
+      vi-ops lab fault inject agent-silent --vmid 106 --for 60
+      vi-ops lab fault clear
+    """
+
 
 Home = Annotated[
     Path | None,
@@ -59,11 +80,11 @@ def up(
         raise Refused(
             "lab-release-unknown", f"the lab knows no release {release}", hint=" or ".join(daemon.RELEASES)
         )
-    lab = daemon.up(home or daemon.default_home(), release, port, schema)
+    started = daemon.up(home or daemon.default_home(), release, port, schema)
     if as_json:
-        _print_json(lab.shown())
+        _print_json(started.shown())
         return
-    typer.echo(_described(lab))
+    typer.echo(_described(started))
     typer.echo(
         "Next: vi-ops -i inventory/lab provision vm106, or your own client with the files above.", err=True
     )
@@ -88,7 +109,8 @@ def down(
     from vi_ops.lab import daemon
 
     where = home or daemon.default_home()
-    was_up = (lab := daemon.find(where)) is not None and lab.pid is not None
+    found = daemon.find(where)
+    was_up = found is not None and found.pid is not None
     if not keep_guests and any(guest["status"] == "running" for guest in asyncio.run(daemon.guests(where))):
         typer.echo(f"Shutting down guests, {daemon.GUEST_SHUTDOWN_S:.0f} s at most ...", err=True)
     stopped = daemon.down(where, keep_guests)
@@ -114,18 +136,18 @@ def status(home: Home = None, as_json: Json = False) -> None:
     from vi_ops.lab import daemon
 
     where = home or daemon.default_home()
-    lab = daemon.find(where)
+    found = daemon.find(where)
     guests = asyncio.run(daemon.guests(where))
-    faults = [_fault_text(fault) for fault in _faults(where).all()]
+    faults = [_fault_text(held) for held in _faults(where).all()]
     if as_json:
-        known = lab.shown() if lab else {"home": str(where), "pid": None}
-        _print_json({**known, "up": bool(lab and lab.pid), "guests": guests, "faults": faults})
+        known = found.shown() if found else {"home": str(where), "pid": None}
+        _print_json({**known, "up": bool(found and found.pid), "guests": guests, "faults": faults})
         return
-    typer.echo(_described(lab) if lab else f"no lab in {where}: vi-ops lab up starts one")
+    typer.echo(_described(found) if found else f"no lab in {where}: vi-ops lab up starts one")
     for guest in guests:
         typer.echo(f"  guest {guest['vmid']}: {guest['status']}")
-    for fault in faults:
-        typer.echo(f"  fault {fault}")
+    for text in faults:
+        typer.echo(f"  fault {text}")
 
 
 @app.command("reset")
@@ -175,8 +197,8 @@ def list_faults(home: Home = None, as_json: Json = False) -> None:
     if as_json:
         _print_json({"faults": [asdict(fault) for fault in held], "known": NAMES})
         return
-    for fault in held:
-        typer.echo(f"held: {_fault_text(fault)}")
+    for held_fault in held:
+        typer.echo(f"held: {_fault_text(held_fault)}")
     for name, text in NAMES.items():
         typer.echo(f"{name:<17} {text}")
 
@@ -211,16 +233,20 @@ def inject(
     import time
     from dataclasses import asdict
 
+    from vi_ops.errors import Refused
     from vi_ops.lab import daemon
     from vi_ops.lab.fault import Fault
 
+    where = home or daemon.default_home()
+    if daemon.find(where) is None:
+        raise Refused("lab-absent", f"there is no lab in {where}", hint="vi-ops lab up starts one")
     until = None if for_s is None else time.time() + for_s
-    fault = Fault(name, vmid, path, method and method.upper(), count, until, seconds)
-    _faults(home or daemon.default_home()).inject(fault)
+    wanted = Fault(name, vmid, path, method and method.upper(), count, until, seconds)
+    _faults(where).inject(wanted)
     if as_json:
-        _print_json(asdict(fault))
+        _print_json(asdict(wanted))
     else:
-        typer.echo(f"held: {_fault_text(fault)}")
+        typer.echo(f"held: {_fault_text(wanted)}")
 
 
 @fault_app.command("clear")

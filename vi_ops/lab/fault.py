@@ -16,17 +16,17 @@ from vi_ops.errors import Refused
 from vi_ops.lab.store import locked, read_json, write_json
 
 NAMES: dict[str, str] = {
-    "status-500": "a matching request is answered 500 and not carried out",
-    "status-595": "a matching request is answered 595 Connection refused and not carried out",
-    "status-596": "a matching request is carried out, but answered 596 Connection timed out",
-    "drop-after-write": "a matching write is carried out, then the connection is dropped without an answer",
+    "status-500": "a request is answered 500 and not carried out",
+    "status-595": "a request is answered 595 (refused) and not carried out",
+    "status-596": "a request is carried out, but answered 596 (timed out)",
+    "drop-after-write": "a write is carried out, its connection cut unanswered",
     "slow-task": "a task waits (--seconds) before it begins",
     "task-warnings": "a task that went well ends in WARNINGS",
-    "lock-held": "the VM's config is locked (backup)",
-    "full-storage": "the storage has no room left: allocation is refused",
+    "lock-held": "the VM is locked (backup)",
+    "full-storage": "the storage (--path NAME) has no room left",
     "agent-silent": "the guest agent does not answer",
-    "no-boot": "the guest is started without its disks, so that nothing ever boots",
-    "expired-ticket": "tickets are refused as expired",
+    "no-boot": "the guest starts without its disks: nothing ever boots",
+    "expired-ticket": "a ticket is refused as expired",
 }
 
 

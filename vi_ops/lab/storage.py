@@ -63,7 +63,7 @@ class Storage:
             suffix = file.rpartition(".")[2] if kind in ("import", "iso", "backup") else "raw"
             return Volume(f"{self.name}:{name}", self.path / FOLDERS[kind] / file, kind, suffix)
         match = IMAGE.fullmatch(name)
-        if not match or ".." in name:
+        if not match:
             raise Refusal(500, f"unable to parse directory volume name '{name}'")
         path = self.path / "images" / match["vmid"] / match["name"]
         return Volume(f"{self.name}:{name}", path, "images", match["format"], int(match["vmid"]))
