@@ -33,12 +33,14 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _prove_kvm() -> bool:
+def _prove_kvm() -> bool | None:
     import asyncio
 
-    from vi_ops.lab.accelerator import has_kvm
-    from vi_ops.lab.daemon import default_home
-
+    try:
+        from vi_ops.lab.accelerator import has_kvm
+        from vi_ops.lab.daemon import default_home
+    except ImportError:
+        return None
     return asyncio.run(has_kvm(default_home()))
 
 

@@ -54,8 +54,8 @@ class Check:
     hint: str | None = None
 
 
-def examine(prove_kvm: Callable[[], bool]) -> Iterator[Check]:
-    """All checks in order, each as soon as it is made; `prove_kvm` runs something under KVM."""
+def examine(prove_kvm: Callable[[], bool | None]) -> Iterator[Check]:
+    """All checks in order, each as soon as it is made; `prove_kvm` tries it, None if it cannot."""
     yield from examine_machine(prove_kvm)
     try:
         path = find_inventory(None)
@@ -71,7 +71,7 @@ def examine(prove_kvm: Callable[[], bool]) -> Iterator[Check]:
         yield from examine_node(site, node, state)
 
 
-def examine_machine(prove_kvm: Callable[[], bool]) -> Iterator[Check]:
+def examine_machine(prove_kvm: Callable[[], bool | None]) -> Iterator[Check]:
     """What this machine must have, and what the lab needs besides."""
     yield _check_python()
     yield _check_ansible()
@@ -174,8 +174,14 @@ def _check_program(code: str, program: str, hint: str, otherwise: Verdict) -> Ch
     return _judge(code, "this machine", path is not None, path or f"{program} is not there", hint, otherwise)
 
 
-def _check_kvm(prove: Callable[[], bool]) -> Check:
-    if may_use_kvm() and shutil.which(QEMU) and prove():
+def _check_kvm(prove: Callable[[], bool | None]) -> Check:
+    works = prove() if may_use_kvm() and shutil.which(QEMU) else False
+    if works is None:
+        hint = "pipx install 'vi-ops[lab]', if you want the lab"
+        return Check(
+            "doctor-kvm", Verdict.WARN, "this machine", "KVM not tried: the lab is not installed", hint
+        )
+    if works:
         return Check("doctor-kvm", Verdict.OK, "this machine", "KVM works: the lab's guests run fast")
     found = "/dev/kvm is there and does not work" if may_use_kvm() else "no /dev/kvm for this user"
     message = f"{found}: the lab's guests are emulated and boot in about a minute"

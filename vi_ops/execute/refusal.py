@@ -142,7 +142,9 @@ _MEANINGS: Final = tuple(
         (
             r"checksum mismatch: got|refusing to override existing file",
             Meaning(
-                "pve-download-differs", Refused, "another file of that name is there: remove it, or rename"
+                "pve-download-differs",
+                Refused,
+                "it arrived damaged, or another file of that name is there already",
             ),
         ),
         (r"does not exist|No such storage|no such (user|token|pool|logical volume)", _GONE),
