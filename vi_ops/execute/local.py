@@ -1,4 +1,4 @@
-"""This machine: its processes, memory and disks. The only importer of psutil outside the lab."""
+"""This machine, seen from outside the lab: the only importer of psutil there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ def free_bytes(path: Path) -> int:
     """Bytes that an ordinary user may still write below `path`, which need not exist yet."""
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     return int(psutil.disk_usage(str(there)).free)
-
-
-def memory_available_bytes() -> int:
-    """Bytes that can be used without swapping: MemAvailable."""
-    return int(psutil.virtual_memory().available)
 
 
 def may_use_kvm(device: Path = Path("/dev/kvm")) -> bool:
