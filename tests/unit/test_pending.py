@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vi_ops.lab import pending
 from vi_ops.lab.vm_config import VmConfig
+
+# A busy machine makes examples slow, not wrong.
+UNHURRIED = settings(deadline=None)
 
 OWN = "local:100/vm-100-disk-1.raw,size=2G"
 OTHER = "local:100/vm-100-disk-2.raw,size=2G"
@@ -136,6 +139,7 @@ def test_the_rows_tell_what_waits() -> None:
 VALUES = st.one_of(st.none(), st.sampled_from(["a", "b", "c"]))
 
 
+@UNHURRIED
 @given(VALUES, st.lists(VALUES, max_size=6))
 def test_the_cloudinit_record_always_leads_back_to_what_the_drive_holds(
     built_with: str | None, changes: list[str | None]

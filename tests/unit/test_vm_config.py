@@ -7,13 +7,16 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vi_ops.errors import FactError
 from vi_ops.facts.property_string import format_property_string, parse_property_string
 from vi_ops.lab import drive, nic, options
 from vi_ops.lab.vm_config import VmConfig, digest, encode_text, parse_config, write_config
+
+# A busy machine makes examples slow, not wrong.
+UNHURRIED = settings(deadline=None)
 
 KEYS = st.text(string.ascii_lowercase + "-_", min_size=1, max_size=12)
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters=",=\0"), min_size=1, max_size=30).filter(
@@ -48,11 +51,13 @@ def configs(draw: st.DrawFn) -> VmConfig:
     )
 
 
+@UNHURRIED
 @given(st.dictionaries(KEYS, WORDS, max_size=6))
 def test_a_property_string_survives_printing_and_parsing(values: dict[str, str]) -> None:
     assert parse_property_string(format_property_string(values)) == values
 
 
+@UNHURRIED
 @given(st.dictionaries(KEYS, WORDS, max_size=6), WORDS)
 def test_the_default_key_stands_first_and_bare(values: dict[str, str], bare: str) -> None:
     values = {**values, "file": bare}
@@ -67,6 +72,7 @@ def test_a_malformed_property_string_is_refused(text: str) -> None:
         parse_property_string(text, "model" if "virtio" in text else None)
 
 
+@UNHURRIED
 @given(configs())
 def test_a_config_survives_writing_and_reading(config: VmConfig) -> None:
     again = parse_config(write_config(config))
@@ -74,6 +80,7 @@ def test_a_config_survives_writing_and_reading(config: VmConfig) -> None:
     assert write_config(again) == write_config(config)
 
 
+@UNHURRIED
 @given(st.text(st.characters(codec="utf-8")))
 def test_a_description_line_holds_no_control_character_and_nothing_beyond_ascii(text: str) -> None:
     encoded = encode_text(text)
@@ -168,6 +175,7 @@ def test_sizes_are_the_largest_exact_unit(size_bytes: int, text: str) -> None:
     assert drive.parse_disk_size(text) == size_bytes
 
 
+@UNHURRIED
 @given(st.integers(min_value=0, max_value=2**60))
 def test_sizes_survive_printing_and_parsing(size_bytes: int) -> None:
     assert drive.parse_disk_size(drive.format_disk_size(size_bytes)) == size_bytes
