@@ -116,6 +116,13 @@ def test_a_broken_image_leaves_nothing(node: Node) -> None:
     assert volume.volumes(node, 106) == []
 
 
+@pytest.mark.parametrize("volume_format", ["raw", "qcow2"])
+def test_a_volume_whose_making_fails_is_not_there(node: Node, volume_format: str) -> None:
+    with pytest.raises(GuestError, match="qemu-img create"):
+        asyncio.run(volume.allocate(node, "local", 106, -1, volume_format=volume_format))
+    assert volume.volumes(node, 106) == []
+
+
 def test_disks_grow_and_never_shrink(node: Node) -> None:
     async def run(size_bytes: int) -> int:
         await volume.resize(node, "local:106/vm-106-disk-0.qcow2", size_bytes)
