@@ -28,6 +28,7 @@ _STAGES: Final = (
     *("I: running apt-get update", "I: downloading packages", "I: extracting archives"),
     *("I: installing", "I: creating tarball"),
 )
+_PROBE_DEADLINE_S: Final = 20.0
 # Program to Debian package.
 _TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
@@ -40,7 +41,8 @@ _TOOLS: Final = {
 def check_tools() -> None:
     """Raises Refused when this machine lacks what a build needs, with the command that installs it."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [package for program, package in _TOOLS.items() if not shutil.which(program, path=path)]
+    wanted = _TOOLS if os.geteuid() == 0 else _TOOLS | {"newuidmap": "uidmap"}
+    missing = [package for program, package in wanted.items() if not shutil.which(program, path=path)]
     if not KEYRING.exists():
         missing.append("debian-archive-keyring")
     if missing:
@@ -53,11 +55,22 @@ def check_tools() -> None:
 
 def _check_namespaces() -> None:
     probe = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
-    done = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        # Without its output piped: a child that outlives a failed `unshare` would hold the pipe open.
+        done = subprocess.run(
+            probe,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_DEADLINE_S,
+            check=False,
+        )
+        refusal = f"'{' '.join(probe)}' ended with {done.returncode}" if done.returncode else None
+    except subprocess.TimeoutExpired:
+        refusal = f"'{' '.join(probe)}' did not end within {_PROBE_DEADLINE_S:.0f} s"
+    if refusal:
         raise Refused(
             "image-no-namespaces",
-            f"building without root needs user namespaces, which this system refuses: {done.stderr.strip()}",
+            f"building without root needs user namespaces, which this system refuses: {refusal}",
             hint="install uidmap and give the user ranges in /etc/subuid and /etc/subgid, or build as root",
         )
 
@@ -121,12 +134,7 @@ def bootstrap(
     `customize` runs with the system's root as $1. Raises StepFailed with the end of mmdebstrap's log.
     """
     early, late = overlays
-    argv = [
-        "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
-        "--variant=apt",
-        "--format=tar",
-    ]
+    argv = [*_mode(), "--variant=apt", "--format=tar"]
     argv += [f"--keyring={KEYRING}", f"--include={','.join(packages)}"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     argv += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
@@ -136,6 +144,21 @@ def bootstrap(
     # Inside a user namespace the folders of the home directory are out of reach.
     room = out.parent if os.geteuid() == 0 else "/var/tmp"  # noqa: S108
     _follow(argv, os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}, tell)
+
+
+def _mode() -> list[str]:
+    """How mmdebstrap is started: where allowed in namespaces, which take mounts and processes with them.
+
+    mmdebstrap goes on when its caller is killed, and so would what it has started: with root it gets a
+    process namespace that dies with us. Root in a container may not be allowed to make one.
+    """
+    if os.geteuid() != 0:
+        return ["mmdebstrap", "--mode=unshare"]
+    probe = ["unshare", "--mount", "--propagation", "unchanged", "true"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        return ["mmdebstrap", "--mode=root"]
+    tied = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"]
+    return [*tied, "mmdebstrap", "--mode=unshare"]
 
 
 def _follow(argv: Sequence[str], env: Mapping[str, str], tell: Tell) -> None:
