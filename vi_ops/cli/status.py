@@ -62,9 +62,14 @@ def _state(state: VmState) -> str:
 def _last(state: VmState) -> str:
     if state.owner:
         since = time.strftime("%H:%M:%S", time.localtime(state.owner.since))
-        return f"{state.owner.command}: under way since {since} (pid {state.owner.pid})"
+        return f"{_verb(state.owner.command)}: under way since {since} (pid {state.owner.pid})"
     run = state.last_run
-    return f"{run.command}: {_ended(run)}, {_ago(run.started)} ago" if run else "none"
+    return f"{_verb(run.command)}: {_ended(run)}, {_ago(run.started)} ago" if run else "none"
+
+
+def _verb(command: str) -> str:
+    """The command without the VM's name, which leads the row already."""
+    return command.partition(" ")[0]
 
 
 def _ended(run: RunRecord) -> str:
@@ -74,7 +79,8 @@ def _ended(run: RunRecord) -> str:
 def _ago(then_s: float) -> str:
     from vi_ops.report.text import duration
 
-    return duration(int(max(0.0, time.time() - then_s)))
+    seconds = int(max(0.0, time.time() - then_s))
+    return duration(seconds if seconds < 60 else seconds // 60 * 60)
 
 
 def _record(state: VmState) -> dict[str, Any]:

@@ -1,0 +1,231 @@
+"""`plan`, `provision`, `status`, `ssh`, `destroy` over a lab whose guests are fakes: words and exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.support.fake_agent import FakeAgent
+from tests.support.fake_node import CLOUD_INIT_DONE
+from tests.support.ssh_server import SshServer, ssh_server
+from tests.support.vm_lab import VmLab, vm_lab
+from vi_ops.cli.main import app
+from vi_ops.errors import LockHeld, Refused, StepFailed, ViOpsError
+from vi_ops.execute import apply
+from vi_ops.execute.ansible import PlaybookResult
+from vi_ops.execute.lock import hold_lock
+from vi_ops.execute.state import site_state
+
+pytestmark = pytest.mark.slow
+
+INVENTORY = Path(__file__).parents[2] / "inventory" / "lab"
+GUEST = """---
+vm:
+  node: pve1
+  vmid: {vmid}
+  name: {host}
+  image: debian-13
+  firmware: seabios
+  memory: 1 GiB
+  disk: {{storage: local, size: 1 GiB}}
+  network: {{address: 192.168.1.{vmid}/24, gateway: 192.168.1.1}}
+  user: {{name: smith, ssh_keys: auto}}
+"""
+
+
+@dataclass
+class Scene:
+    """A lab with fake guests, a site with vm106 and vm101, and an SSH server that plays both guests."""
+
+    lab: VmLab
+    site: Path
+    ssh: SshServer
+    agents: dict[int, FakeAgent]
+
+    def edit(self, host: str, old: str, new: str) -> None:
+        file = self.site / "host_vars" / f"{host}.yml"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    def writes(self) -> list[str]:
+        return [f"{one['method']} {one['path']}" for one in self.lab.lab.writes()]
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setenv("VI_OPS_LAB_DIR", str(tmp_path / "lab"))
+    monkeypatch.setattr(apply, "run_playbook", lambda *args, **options: PlaybookResult(ok=2, changed=0))
+    site = tmp_path / "site"
+    shutil.copytree(INVENTORY, site)
+    hosts = (site / "hosts.yml").read_text()
+    (site / "hosts.yml").write_text(hosts.replace("        vm106:\n", "        vm106:\n        vm101:\n"))
+    with vm_lab(tmp_path / "lab") as lab, ssh_server(tmp_path) as ssh:
+        agents: dict[int, FakeAgent] = {}
+        for vmid, host in ((106, "vm106"), (101, "vm101")):
+            text = GUEST.format(vmid=vmid, host=host) + f"ansible_port: {ssh.port}\n"
+            key = f"ansible_ssh_private_key_file: {ssh.user_key_file}\n"
+            (site / "host_vars" / f"{host}.yml").write_text(text + key)
+            agents[vmid] = FakeAgent(lambda vmid=vmid: lab.config(vmid).values["net0"])  # type: ignore[misc]
+            agents[vmid].address = f"192.168.1.{vmid}/24"
+            agents[vmid].files = {
+                "/run/cloud-init/status.json": CLOUD_INIT_DONE,
+                "/etc/ssh/ssh_host_ed25519_key.pub": f"{ssh.host_key.type} {ssh.host_key.blob}",
+            }
+            lab.guests.agents[vmid] = agents[vmid].answers()
+        _make_public(ssh)
+        _make_image(lab.storage / "import" / "debian-13.qcow2")
+        monkeypatch.setenv("VI_OPS_LAB_PORT", str(lab.lab.port))
+        monkeypatch.setenv("VI_OPS_INVENTORY", str(site))
+        yield Scene(lab, site, ssh, agents)
+
+
+def _make_public(ssh: SshServer) -> None:
+    text = f"{ssh.user_key.get_name()} {ssh.user_key.get_base64()} smith\n"
+    ssh.user_key_file.with_name(f"{ssh.user_key_file.name}.pub").write_text(text)
+
+
+def _make_image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "64M"], check=True, timeout=30)
+
+
+def run(*argv: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, argv, input=stdin)
+
+
+def fails(kind: type[ViOpsError], *argv: str) -> ViOpsError:
+    error = run(*argv).exception
+    assert isinstance(error, kind), error
+    return error
+
+
+def test_provision_plan_and_status_of_one_vm(scene: Scene) -> None:
+    assert run("plan", "vm106", "--detect").exit_code == 8
+    assert scene.writes() == []
+    first = run("provision", "vm106")
+    assert first.exit_code == 0, first.output
+    assert "vm106: ready (3 writes, " in first.stdout
+    assert f"smith@127.0.0.1:{scene.ssh.port}" in first.stdout
+    made = len(scene.writes())
+    second = run("provision", "vm106", "--json")
+    assert json.loads(second.stdout)["writes"] == 0
+    assert len(scene.writes()) == made == 3
+    assert run("plan", "vm106", "--detect").exit_code == 0
+    status = json.loads(run("status", "vm106", "--json").stdout)
+    assert (status["state"], status["last_run"]["outcome"]) == ("running", "ok")
+    assert status["host_key_pinned"]
+    assert "absent" in run("status").stdout
+
+
+def test_the_token_and_nothing_secret_is_told(scene: Scene) -> None:
+    ran = run("provision", "vm106", "--json")
+    assert scene.lab.lab.token not in ran.output
+
+
+def test_several_at_once_share_the_screen(scene: Scene) -> None:
+    ran = run("provision", "--all")
+    assert ran.exit_code == 0, ran.output
+    for host in ("vm106", "vm101"):
+        assert f"{host}: ready" in ran.stdout
+        assert f"ok {host}: Ensure VM" in ran.stderr
+
+
+def test_one_that_fails_does_not_stop_the_other(scene: Scene) -> None:
+    scene.edit("vm101", "size: 1 GiB", "size: 900 TiB")
+    ran = run("provision", "vm106", "vm101")
+    assert ran.exit_code == 6, ran.output
+    assert "vm106: ready" in ran.stdout
+    assert "error [storage-full] vm101" in ran.stderr
+
+
+def test_a_failed_task_names_the_step_and_what_was_done(scene: Scene) -> None:
+    scene.lab.lab.node.faults.inject(_fault("status-500", method="POST", path="*/status/start"))
+    error = fails(StepFailed, "provision", "vm106")
+    for part in ("step 3 of 12 of vm106: Ensure VM 106 runs", "done before: Ensure VM 106 (vm106) exists"):
+        assert part in error.message
+    resumed = run("provision", "vm106")
+    assert resumed.exit_code == 0, resumed.output
+    assert scene.writes().count("POST /nodes/pve1/qemu") == 1
+
+
+def test_another_run_is_named(scene: Scene) -> None:
+    with hold_lock(site_state(scene.site).lock("vm106"), "vm106", "provision vm106"):
+        error = fails(LockHeld, "provision", "vm106")
+        assert "vi-ops provision vm106" in error.message
+        assert "provision: under way since" in " ".join(run("status", "vm106").stdout.split())
+        fails(LockHeld, "destroy", "vm106", "--yes-destroy", "vm106")
+
+
+def test_a_change_during_the_question_stops_the_destruction(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("provision", "vm106").exit_code == 0
+    from vi_ops.cli import words
+
+    def ask_and_change(host: str, given: str | None, console: Any) -> Any:
+        def ask(plan: Any) -> str:
+            assert scene.lab.put(106, description="somebody was here").status == 200
+            return "vm106"
+
+        return ask
+
+    monkeypatch.setattr(words, "ask_name", ask_and_change)
+    error = fails(Refused, "destroy", "vm106")
+    assert error.code == "destroy-changed"
+    assert 106 in scene.lab.lab.node.vmids()
+
+
+def test_destroy_asks_for_the_name_and_takes_the_pin_along(scene: Scene) -> None:
+    assert run("provision", "vm106").exit_code == 0
+    state = site_state(scene.site)
+    assert state.known_hosts.read_text()
+    assert fails(Refused, "destroy", "vm106").code == "destroy-unconfirmed"
+    assert fails(Refused, "destroy", "vm106", "--yes-destroy", "vm101").code == "destroy-name"
+    ran = run("destroy", "vm106", "--yes-destroy", "vm106")
+    assert ran.exit_code == 0, ran.output
+    assert "scsi0" in ran.stderr
+    assert state.known_hosts.read_text() == ""
+    assert "does not exist" in run("destroy", "vm106", "--yes-destroy", "vm106").stdout
+
+
+def test_a_task_of_somebody_else_is_waited_for(scene: Scene) -> None:
+    assert run("provision", "vm106").exit_code == 0
+    scene.lab.lab.node.faults.inject(_fault("slow-task", vmid=106, seconds=1.5))
+    scene.edit("vm106", "name: vm106", "name: vm106\n  description: after the task")
+    upid = scene.lab.ask("POST", "/qemu/106/config", description="mine").data
+    ran = run("provision", "vm106")
+    assert ran.exit_code == 0, ran.output
+    assert f"not by this site's journal: {upid}" in ran.stderr.replace("\n", "")
+    assert scene.lab.get(106, "config")["description"].strip() == "after the task"
+
+
+def test_all_and_names_exclude_each_other(scene: Scene) -> None:
+    assert run("provision").exit_code == 2
+    assert run("provision", "vm106", "--all").exit_code == 2
+
+
+def test_plans_of_many_are_a_table(scene: Scene) -> None:
+    ran = run("plan", "--all", "--json")
+    kinds = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {one["subject"] for one in kinds if one["kind"] == "plan"} == {"vm106", "vm101"}
+
+
+def test_threads_end(scene: Scene) -> None:
+    run("provision", "vm106")
+    assert not [one for one in threading.enumerate() if "_one" in one.name]
+
+
+def _fault(name: str, **bounds: Any) -> Any:
+    from vi_ops.lab.fault import Fault
+
+    return Fault(name, count=1, **bounds)
