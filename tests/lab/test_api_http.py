@@ -6,12 +6,13 @@ import json
 import socket
 import ssl
 import time
+import zlib
 
 import pytest
 
 from tests.support.lab import Answer, RunningLab, read_answer
 from vi_ops.lab.form import decode_form
-from vi_ops.lab.server import KEEP_ALIVE_S
+from vi_ops.lab.server import KEEP_ALIVE_REQUESTS, KEEP_ALIVE_S
 
 
 def raw(lab: RunningLab, method: str, target: str, body: str | None = None, **headers: str) -> Answer:
@@ -67,6 +68,36 @@ def test_success_keeps_the_connection_and_an_error_closes_it(lab: RunningLab) ->
     connection.close()
 
 
+def test_connection_serves_a_hundred_requests(lab: RunningLab) -> None:
+    connection = lab.connect()
+    closing = []
+    for _ in range(KEEP_ALIVE_REQUESTS):
+        connection.request("GET", "/api2/json/access/domains")
+        closing.append(read_answer(connection.getresponse()).headers["Connection"] == "close")
+    connection.close()
+    assert closing == [False] * (KEEP_ALIVE_REQUESTS - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "encoding"),
+    [
+        ("/access/roles", "gzip, deflate", {"gzip", "deflate"}),
+        ("/access/roles", "identity", {None}),
+        ("/version", "gzip, deflate", {None}),  # too short to be worth it
+    ],
+)
+def test_long_answers_are_compressed_on_request(
+    lab: RunningLab, target: str, asked: str, encoding: set[str | None]
+) -> None:
+    connection = lab.connect()
+    sent = {"Authorization": f"PVEAPIToken=ops@pve!viops={lab.token}", "Accept-Encoding": asked}
+    connection.request("GET", f"/api2/json{target}", headers=sent)
+    response = connection.getresponse()
+    assert response.headers["Content-Encoding"] in encoding
+    assert json.loads(zlib.decompress(response.read(), 47) if encoding != {None} else response.read())["data"]
+    connection.close()
+
+
 @pytest.mark.slow
 def test_idle_connection_is_closed_after_five_seconds(lab: RunningLab) -> None:
     context = ssl.create_default_context(cafile=str(lab.ca))
@@ -87,6 +118,14 @@ def test_error_has_message_in_status_line_and_body(lab: RunningLab) -> None:
     assert answer.status == 500
     assert answer.reason.startswith("hostname lookup 'other' failed - ")
     assert answer.body == {"data": None, "message": f"{answer.reason}\n"}
+
+
+@pytest.mark.parametrize("path", ["/a%0d%0aSet-Cookie:%20x", "/a%00", "/%ff", "/%E2%82%AC"])
+def test_status_line_cannot_be_forged(lab: RunningLab, path: str) -> None:
+    answer = lab.ask("GET", path)
+    assert answer.status == 501
+    assert "Set-Cookie" not in answer.headers
+    assert lab.ask("GET", "/version").status == 200
 
 
 def test_localhost_is_this_node(lab: RunningLab) -> None:

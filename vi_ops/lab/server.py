@@ -6,22 +6,23 @@ Source: pve-http-server, PVE/APIServer/AnyEvent.pm; pve-manager, PVE/HTTPServer.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
 from vi_ops.lab import api, permission
+from vi_ops.lab.answer import proxmox_headers, refused, success
 from vi_ops.lab.auth import credentials
 from vi_ops.lab.form import MAX_BODY_BYTES, decode_body, decode_form
 from vi_ops.lab.methods import Method, Methods
 from vi_ops.lab.node import Node
 from vi_ops.lab.request_log import shown, write_entry
-from vi_ops.lab.route import Page, Refusal, Request, User, parameter_error
+from vi_ops.lab.route import Refusal, Request, User, parameter_error
 from vi_ops.lab.schema import Schema
 from vi_ops.lab.upload import discard_upload, receive_upload
 
@@ -29,6 +30,7 @@ BASE = "/api2/json"
 VERBS = ("GET", "POST", "PUT", "DELETE")
 UPLOAD = "/nodes/{node}/storage/{storage}/upload"
 KEEP_ALIVE_S = 5.0
+KEEP_ALIVE_REQUESTS = 100
 PROTECTED_TIMEOUT_S = 30.0
 AUTH_DELAY_S = 3.0
 
@@ -59,6 +61,7 @@ class Server:
         self.node = node
         self.schema = schema
         self.methods = Methods(node.release)
+        self._served: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
         self.auth_delay_s = float(node.settings.get("auth_delay_s", AUTH_DELAY_S))
         self.timeout_s = float(node.settings.get("protected_timeout_s", PROTECTED_TIMEOUT_S))
 
@@ -66,7 +69,7 @@ class Server:
         """The aiohttp application: one door for every path and method."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         application.router.add_route("*", "/{tail:.*}", self.answer)
-        application.on_response_prepare.append(_proxmox_headers)
+        application.on_response_prepare.append(proxmox_headers)
         return application
 
     async def answer(self, http: web.Request) -> web.StreamResponse:
@@ -76,20 +79,29 @@ class Server:
         )
         try:
             data = await self._carry_out(http, exchange)
-            response = _success(data)
+            response = success(data)
         except Refusal as refusal:
             if refusal.status == 401:
                 await asyncio.sleep(max(0.0, self.auth_delay_s - (time.monotonic() - exchange.began)))
-            response = _refusal(refusal)
+            response = refused(refusal)
         except Dropped:
             response = web.Response(status=200)
             if http.transport:
                 http.transport.abort()
         except Exception as error:
             log.exception("%s %s", exchange.verb, exchange.path)
-            response = _refusal(Refusal(500, str(error) or type(error).__name__))
+            response = refused(Refusal(500, str(error) or type(error).__name__))
+        if self._is_worn(http.transport):
+            response.force_close()
         self._note(exchange, response.status)
         return response
+
+    def _is_worn(self, connection: asyncio.Transport | None) -> bool:
+        """Count the requests of a connection; true for the last that it may carry."""
+        if connection is None:  # gone meanwhile
+            return False
+        self._served[connection] = self._served.get(connection, 0) + 1
+        return self._served[connection] >= KEEP_ALIVE_REQUESTS
 
     async def _carry_out(self, http: web.Request, exchange: Exchange) -> Any:
         _check_transport(http)
@@ -201,50 +213,6 @@ def _check_transport(http: web.Request) -> None:
         raise Refusal(501, "for data too large", body=False)
 
 
-def _success(data: Any) -> web.Response:
-    body = {"data": data.data, "total": data.total} if isinstance(data, Page) else {"data": data}
-    return _json(200, "OK", body)
-
-
-def _refusal(refusal: Refusal) -> web.Response:
-    reason = refusal.reason.partition("\n")[0]
-    if not refusal.body:
-        response = web.Response(status=refusal.status, reason=reason)
-    else:
-        message = refusal.reason if refusal.status == 501 else refusal.reason.removesuffix("\n") + "\n"
-        body: dict[str, Any] = {"data": None, "message": message}
-        if refusal.errors:
-            body["errors"] = refusal.errors
-        response = _json(refusal.status, reason, body)
-    response.force_close()
-    return response
-
-
-def _json(status: int, reason: str, body: dict[str, Any]) -> web.Response:
-    text = json.dumps(_numbers(body), ensure_ascii=False)
-    return web.Response(
-        status=status, reason=reason, text=text, content_type="application/json", charset="UTF-8"
-    )
-
-
-def _numbers(value: Any) -> Any:
-    """Booleans as 0 and 1: the node knows no others."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    return [_numbers(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def _swallow(work: asyncio.Future[Any]) -> None:
     if not work.cancelled() and (error := work.exception()):
         log.warning("after the client was told 596: %s", error)
-
-
-async def _proxmox_headers(http: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "pve-api-daemon/3.0"
-    response.headers["Cache-Control"] = "max-age=0"
-    if not getattr(response, "body", None):
-        response.headers.pop("Content-Type", None)
-    elif "application/json" in response.headers.get("Content-Type", ""):
-        response.headers["Content-Type"] = "application/json;charset=UTF-8"
