@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from vi_ops.errors import StepFailed
 from vi_ops.execute.bootloader import boot_sector, embedded_core
@@ -125,7 +125,9 @@ def take_tools(tar: Path, tree: Path) -> None:
     """Extract the programs, libraries and boot files that the assembly uses."""
     with tarfile.open(tar) as archive:
         wanted = [member for member in archive if _is_taken(member.name.removeprefix("./"))]
-        archive.extractall(tree, wanted, filter="tar")
+        # Python 3.11.2, which Debian 12 has, knows no filters yet.
+        options: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+        archive.extractall(tree, wanted, **options)  # noqa: S202
 
 
 def _is_taken(path: str) -> bool:

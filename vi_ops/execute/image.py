@@ -86,6 +86,8 @@ def _build(recipe: Recipe, folder: Path, tell: Tell) -> BuiltImage:
     with _workplace(folder, f"{recipe.image}-{recipe.digest[:12]}-{epoch}") as work:
         tar = work / "system.tar"
         if not tar.exists():
+            shutil.rmtree(work)
+            work.mkdir()
             _system(recipe, tar, epoch, tell)
         disk, image = work / "disk.raw", work / "disk.qcow2"
         parts = work / "parts"
@@ -113,13 +115,13 @@ def _build(recipe: Recipe, folder: Path, tell: Tell) -> BuiltImage:
 
 def _system(recipe: Recipe, tar: Path, epoch: int, tell: Tell) -> None:
     files = _rendered(recipe)
-    early, late, part = (tar.with_name(name) for name in ("early.tar", "late.tar", "system.tar.part"))
+    early, late = tar.with_name("early.tar"), tar.with_name("late.tar")
+    part = tar.with_name(f"system.tar.part{os.getpid()}")
     for overlay, folder in ((early, "early/"), (late, "late/")):
         chosen = {path.removeprefix(folder): text for path, text in files.items() if path.startswith(folder)}
         pack_overlay(chosen, overlay, epoch)
     sources = plan_sources(recipe.build.suite, host_sources())
     customize = files["customize.sh"].decode()
-    part.unlink(missing_ok=True)
     bootstrap(part, recipe.build.packages, sources, (early, late), customize, epoch, tell)
     part.rename(tar)
 
