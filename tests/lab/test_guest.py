@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from vi_ops.lab import accelerator, cloudinit, console, guest, volume
+from vi_ops.lab import process as qemu_process
 from vi_ops.lab.fault import Fault
 from vi_ops.lab.guest_error import GuestError
 from vi_ops.lab.node import Node
@@ -182,7 +183,7 @@ def test_a_guest_that_does_not_shut_down_fails_or_is_killed(node: Node) -> None:
 
 
 def test_stop_ends_a_qemu_that_does_not_listen(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest, "_TERM_S", 1.0)
+    monkeypatch.setattr(qemu_process, "_TERM_S", 1.0)
     start(node)
     process = psutil.Process(int(str(status(node)["pid"])))
     process.suspend()

@@ -21,6 +21,7 @@ from vi_ops.lab import accelerator, cloudinit, console, volume
 from vi_ops.lab import agent as guest_agent
 from vi_ops.lab.guest_error import AgentRefused, GuestError
 from vi_ops.lab.node import Node
+from vi_ops.lab.process import find, is_alive, is_gone, kill, launch, usage
 from vi_ops.lab.program import Log, silent
 from vi_ops.lab.qemu_command import GuestFiles, Host, qemu_command
 from vi_ops.lab.qemu_option import Config, Surroundings
@@ -28,13 +29,11 @@ from vi_ops.lab.qmp import Monitor, monitor
 
 __all__ = ["AgentRefused", "GuestError", "agent", "is_running", "shutdown", "start", "status", "stop"]
 
-# Source of the three: qemu-server, PVE/QemuServer.pm (vm_stop) and PVE/QemuServer/Agent.pm.
+# Source of both: qemu-server, PVE/QemuServer/Agent.pm and PVE/QemuServer/Helpers.pm (config_aware_timeout).
 _PING_S: Final = 3.0
-_TERM_S: Final = 10.0
 _START_S: Final = 30.0
 _LAST_PORT: Final = 65535
 _starting: set[Path] = set()
-_cpu_seen: dict[tuple[int, float], tuple[float, float, float]] = {}
 
 
 async def start(node: Node, vmid: int, config: Config, log: Log, timeout_s: float = _START_S) -> None:
@@ -53,7 +52,7 @@ async def start(node: Node, vmid: int, config: Config, log: Log, timeout_s: floa
         boots = node.faults.take("no-boot", vmid) is None
         around = replace(surroundings(node, vmid, log), boots=boots)
         argv = qemu_command(vmid, config, files, host, around)
-        await _launch(argv, files.qemu_log, log, timeout_s)
+        await launch(argv, files.pid, files.qemu_log, log, timeout_s)
     finally:
         _starting.discard(files.pid)
 
@@ -66,8 +65,8 @@ async def stop(node: Node, vmid: int, timeout_s: float = 60.0, log: Log = silent
     with contextlib.suppress(GuestError):
         async with monitor(vmid, _files(node, vmid).qmp, min(timeout_s, 5.0)) as qemu:
             await qemu.ask("quit")
-    if not await _is_gone(process, timeout_s):
-        await _kill(process, log)
+    if not await is_gone(process, timeout_s):
+        await kill(process, log)
 
 
 async def shutdown(
@@ -88,15 +87,15 @@ async def shutdown(
     deadline = time.monotonic() + timeout_s
     try:
         await _ask_to_power_off(node, vmid, log, agent)
-        if await _is_gone(process, deadline - time.monotonic()):
+        if await is_gone(process, deadline - time.monotonic()):
             return
         raise GuestError("VM quit/powerdown failed - got timeout")
     except GuestError:
-        if not _is_alive(process):  # it went while it was being asked
+        if not is_alive(process):  # it went while it was being asked
             return
         if not force:
             raise
-    await _kill(process, log)
+    await kill(process, log)
 
 
 async def reset(node: Node, vmid: int) -> None:
@@ -137,7 +136,7 @@ async def status(node: Node, vmid: int) -> dict[str, Any]:
             seen |= await _seen_by_qemu(qemu)
             cpus = len(await qemu.ask("query-cpus-fast"))
     with contextlib.suppress(psutil.Error):
-        seen |= _seen_from_outside(process, cpus)
+        seen |= usage(process, cpus)
     return seen
 
 
@@ -198,17 +197,7 @@ def _files(node: Node, vmid: int) -> GuestFiles:
 
 
 def _process(node: Node, vmid: int) -> psutil.Process | None:
-    """The guest's QEMU, None when it is gone.
-
-    A pid may have gone to another program since it was written down: the process counts only when its own
-    command line names this pid file. From then on psutil compares start times before every signal.
-    """
-    pid_file = _files(node, vmid).pid
-    try:
-        process = psutil.Process(int(pid_file.read_text()))
-        return process if str(pid_file) in process.cmdline() else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+    return find(_files(node, vmid).pid)
 
 
 async def _prepare(files: GuestFiles, config: Config, log: Log) -> None:
@@ -232,34 +221,6 @@ def surroundings(node: Node, vmid: int, log: Log) -> Surroundings:
         bridges={name: str(bridge["cidr"]) for name, bridge in node.bridges.items() if "cidr" in bridge},
         ssh_port=port if port <= _LAST_PORT else None,
     )
-
-
-async def _launch(argv: tuple[str, ...], qemu_log: Path, log: Log, timeout_s: float) -> None:
-    if shutil.which(argv[0]) is None:
-        raise GuestError(f"start failed: command '{argv[0]}' not found: install the package qemu-system-x86")
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # a Ctrl-C in the lab's terminal is not for its guests
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, complaint = await process.communicate()
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        if isinstance(error, TimeoutError):
-            raise GuestError(f"start failed: command '{argv[0]} ...' failed: got timeout") from error
-        raise
-    # QEMU complains on stderr until it has opened its log, and there from then on.
-    words = complaint.decode(errors="replace") + (qemu_log.read_text() if qemu_log.exists() else "")
-    for line in words.splitlines():
-        log(line)
-    if process.returncode:
-        raise GuestError(f"start failed: QEMU exited with code {process.returncode}")
 
 
 @contextlib.asynccontextmanager
@@ -288,48 +249,6 @@ async def _ask_to_power_off(node: Node, vmid: int, log: Log, use_agent: bool) ->
         except GuestError as error:
             log(f"QEMU Guest Agent is not running - {error}")
     await _ask_running(node, vmid, "system_powerdown")
-
-
-async def _is_gone(process: psutil.Process, timeout_s: float) -> bool:
-    """Wait until the process has ended; a zombie has, where no parent collects it."""
-    deadline = time.monotonic() + timeout_s
-    while _is_alive(process):
-        if time.monotonic() >= deadline:
-            return False
-        await asyncio.sleep(0.05)
-    return True
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def _kill(process: psutil.Process, log: Log) -> None:
-    for name, send in (("SIGTERM", process.terminate), ("SIGKILL", process.kill)):
-        log(f"VM still running - terminating now with {name}")
-        with contextlib.suppress(psutil.NoSuchProcess):
-            send()
-        if await _is_gone(process, _TERM_S):
-            return
-    raise GuestError(f"process {process.pid} does not end, not even by SIGKILL")
-
-
-def _seen_from_outside(process: psutil.Process, cpus: int) -> dict[str, Any]:
-    with process.oneshot():
-        times, memory, began = process.cpu_times(), process.memory_info(), process.create_time()
-    now, used = time.monotonic(), times.user + times.system
-    key = (process.pid, began)
-    then, used_then, share = _cpu_seen.get(key, (now, used, 0.0))
-    if now - then >= 1.0:  # a shorter span is mostly rounding: /proc counts in 10 ms
-        share = (used - used_then) / (now - then)
-        then, used_then = now, used
-    _cpu_seen[key] = (then, used_then, share)
-    seen = {"pid": process.pid, "uptime": int(time.time() - began), "mem": memory.rss}
-    # A QEMU of n processors has more threads than those: the share may not pass 1, as on a node.
-    return {**seen, "cpu": min(1.0, share / cpus)}
 
 
 async def _seen_by_qemu(qemu: Monitor) -> dict[str, Any]:

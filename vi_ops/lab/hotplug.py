@@ -28,6 +28,8 @@ _VERBS: Final = {
 }
 # The guest's kernel has to let go of a device: a second under KVM, several under TCG.
 _UNPLUG_S: Final = 30.0
+# QEMU lets go of a name a moment after the device that had it is gone from its list (it waits for RCU readers).
+_RELEASE_S: Final = 3.0
 
 
 async def plug(node: Node, vmid: int, config: Config, name: str) -> None:
@@ -100,9 +102,14 @@ async def _leave(qemu: Monitor, device: str, present: set[str]) -> None:
 
 async def _say(qemu: Monitor, line: str) -> None:
     """One line of the human monitor, which answers with nothing, or with what is wrong."""
-    answer = str(await qemu.ask("human-monitor-command", command_line=line)).strip()
-    if answer and answer != "OK":
-        raise GuestError(answer.removeprefix("Error: "))
+    until = time.monotonic() + _RELEASE_S
+    while True:
+        answer = str(await qemu.ask("human-monitor-command", command_line=line)).strip()
+        if answer in {"", "OK"}:
+            return
+        if "Duplicate ID" not in answer or time.monotonic() > until:
+            raise GuestError(answer.removeprefix("Error: "))
+        await asyncio.sleep(0.1)
 
 
 async def _devices(qemu: Monitor) -> set[str]:
