@@ -68,7 +68,7 @@ class Server:
     def application(self) -> web.Application:
         """The aiohttp application: one door for every path and method."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
-        application.router.add_route("*", "/{tail:.*}", self.answer)
+        application.router.add_route("*", r"/{tail:[\s\S]*}", self.answer)
         application.on_response_prepare.append(proxmox_headers)
         return application
 
