@@ -75,6 +75,8 @@ def test_upload_with_wrong_checksum_leaves_nothing(fresh_lab: RunningLab) -> Non
             (part("filename", IMAGE, "x.qcow2"), part("content", "import")),
             400,
         ),  # nothing is read after the file
+        ((part("checksum", "0"), part("content", "import"), part("filename", IMAGE, "x.qcow2")), 501),
+        ((part("content", "iso"), part("content", "import"), part("filename", IMAGE, "x.qcow2")), 501),
         ((part("content", "import"), part("file", IMAGE, "x.qcow2")), 501),
         ((part("content", "import"), part("filename", IMAGE)), 501),
         ((part("content", "import"),), 501),

@@ -22,19 +22,21 @@ CHUNK_BYTES = 1 << 20
 async def receive_upload(http: web.Request, folder: Path) -> dict[str, Any]:
     """The form's fields, and the file: `filename` as cleaned up, `tmpfilename` where it lies now.
 
-    Fields come first, the file comes last, is named `filename`, carries a file name, and its first header is
-    Content-Disposition; anything else is refused as the node refuses it (501).
+    Fields come first and in their order; the file comes last, is named `filename`, carries a file name, and
+    its first header is Content-Disposition. Anything else is refused, as by the node, with 501.
     """
     if not http.content_type.startswith("multipart/form-data"):
         raise Refusal(501, "upload needs multipart/form-data", body=False)
     if "tmpfilename" in http.query:
         raise Refusal(400, "Parameter verification failed.", {"tmpfilename": "parameter not allowed"})
     params: dict[str, Any] = {}
+    expected = list(FIELDS)
     reader = await http.multipart()
     while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader) or next(iter(part.headers), "") != "Content-Disposition":
             raise Refusal(501, "part without Content-Disposition as its first header", body=False)
-        if part.name in FIELDS and not part.filename:
+        if part.name in expected and not part.filename:
+            del expected[: expected.index(part.name) + 1]
             params[part.name] = await part.text()
         elif part.name == "filename" and part.filename:
             params["filename"] = clean_name(part.filename)
