@@ -61,3 +61,16 @@ install_system_packages
 make_virtual_environment
 PATH="$PWD/.venv/bin:$PATH"
 export PATH
+
+# The guest image, once. Without user namespaces (in a chroot, say) only root can build it: then with sudo.
+build_image() {
+    if [ "$(id -u)" = 0 ] || unshare --user --map-root-user true 2>/dev/null; then
+        vi-ops image build "$1"
+        return
+    fi
+    local cache="${VI_OPS_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/vi-ops}"
+    [ -e "$cache/images/$1.json" ] && vi-ops image build "$1" 2>/dev/null && return
+    say "this system refuses user namespaces: building the image as root"
+    as_root env PATH="$PATH" VI_OPS_CACHE_DIR="$cache" "$(command -v vi-ops)" image build "$1"
+    as_root chown -R "$(id -u):$(id -g)" "$cache"
+}
