@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -77,9 +78,16 @@ def test_it_does_not_run_from_the_checkout(vi_ops: Path, tmp_path: Path) -> None
 
 
 def test_init_then_plan(vi_ops: Path, tmp_path: Path) -> None:
-    made = run(vi_ops, "init", "--from", "example", "site", cwd=tmp_path)
+    made = run(vi_ops, "init", "--from", "lab", "site", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    plan = run(vi_ops, "-i", "site", "plan", "vm106", "--json", cwd=tmp_path)
-    # The example site's node is not here: what is shown is that inventory, specs and client work from the wheel.
-    assert plan.returncode in {4, 5}, plan.stderr
-    assert '"error"' in plan.stderr
+    up = run(vi_ops, "lab", "up", "--port", "0", cwd=tmp_path)
+    assert up.returncode == 0, up.stderr
+    try:
+        plan = run(vi_ops, "-i", "site", "plan", "vm106", "--json", cwd=tmp_path)
+    finally:
+        run(vi_ops, "lab", "down", cwd=tmp_path)
+    records = [json.loads(line) for line in plan.stdout.splitlines()]
+    # The lab is empty: the one thing that stands against the plan is the image that nobody pushed yet.
+    assert [one["code"] for one in records if one["kind"] == "finding"] == ["image-missing"], plan.stderr
+    assert any(one["kind"] == "step" and one["key"] == "vm106/create" for one in records)
+    assert plan.returncode == 6

@@ -68,9 +68,9 @@ def test_an_unusable_key_is_named(
     server.user_key_file = tmp_path / "another"
     if content:
         server.user_key_file.write_text(content)
-    with pytest.raises(Unreachable, match=str(tmp_path / "another")) as caught:
-        with open_shell(server.target, known_hosts):
-            pass
+    refusal = pytest.raises(Unreachable, match=str(tmp_path / "another"))
+    with refusal as caught, open_shell(server.target, known_hosts):
+        pass
     assert caught.value.code == "ssh-key-unusable"
 
 

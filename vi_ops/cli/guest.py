@@ -32,7 +32,8 @@ def ssh(
 ) -> None:
     """Open a shell in a guest, or run a command there.
 
-    Each word of a command arrives as it was given. Uses the OpenSSH client with the pinned host key and the inventory's private key; no ~/.ssh/config.
+    Each word of a command arrives as it was given. Uses the OpenSSH client with the pinned host key and
+    the inventory's private key; no ~/.ssh/config.
     A guest whose key is not pinned yet is vouched for by its agent, over the node's API.
 
     \b

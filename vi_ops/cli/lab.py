@@ -76,6 +76,7 @@ def up(
     from vi_ops.errors import Refused
     from vi_ops.lab import daemon
 
+    _require_extra()
     if release is not None and release not in daemon.RELEASES:
         raise Refused(
             "lab-release-unknown", f"the lab knows no release {release}", hint=" or ".join(daemon.RELEASES)
@@ -294,3 +295,17 @@ def _print_json(value: dict[str, Any]) -> None:
     import json
 
     typer.echo(json.dumps(value))
+
+
+def _require_extra() -> None:
+    from importlib.util import find_spec
+
+    from vi_ops.errors import Refused
+
+    missing = [name for name in ("aiohttp", "qemu") if find_spec(name) is None]
+    if missing:
+        raise Refused(
+            "lab-extra-missing",
+            f"the lab's packages are not installed: {', '.join(missing)}",
+            hint="pipx install 'vi-ops[lab]'",
+        )

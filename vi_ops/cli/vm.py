@@ -79,7 +79,8 @@ def provision(
 ) -> None:
     """Bring VMs to their specs; run it again at any time.
 
-    Make, start, wait until ready, install base packages. What is right already is left alone; what was interrupted goes on. Nothing is ever replaced or shrunk.
+    Make, start, wait until ready, install base packages. What is right already is left alone; what was
+    interrupted goes on. Nothing is ever replaced or shrunk.
 
     \b
     Examples:

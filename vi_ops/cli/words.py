@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vi_ops.cli.crew import Crew
     from vi_ops.execute.provision import Outcome
     from vi_ops.plan.step import Plan
+    from vi_ops.report.text import Console
 
 
 def show_one(console: Console, *, is_alone: bool, as_json: bool) -> Callable[[Plan], None]:

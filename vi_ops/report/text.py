@@ -6,7 +6,7 @@ import re
 import textwrap
 from typing import IO
 
-from rich.console import Console
+from rich.console import Console as Console
 from rich.text import Text
 
 # Where the width is not known: a file, a pipe, a log.
