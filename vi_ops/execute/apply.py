@@ -134,7 +134,7 @@ def _play(name: str, host: str, work: Work) -> str:
 
 def call_deadline_s(call: PveCall, guest: Guest) -> float:
     """Seconds to wait for the task of a call: at least what the node itself gives it."""
-    if _is_create(call):
+    if _is_create(call) or any("import-from=" in str(value) for value in call.params.values()):
         return copy_deadline_s(guest.spec.disk.size)
     if call.path.endswith("/status/start"):
         return start_deadline_s(guest.pve.get(f"{guest.path}/config"))

@@ -17,6 +17,7 @@ from vi_ops.plan.rights import missing_rights
 from vi_ops.plan.step import Finding, Plan, PveCall, Step, WaitUntil
 from vi_ops.plan.vm_config import create_params, image_volid, not_attached
 from vi_ops.plan.vm_memory import VmMemory, plan_memory
+from vi_ops.specs.check import format_path
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.site import Site
 from vi_ops.specs.vm import VmSpec
@@ -50,7 +51,15 @@ def plan_vm(
     else:
         plan = converge_vm(spec, node_spec, node, vm, memory, is_unfinished=len(unfinished) > 0)
     rights = missing_rights(plan.steps, spec, node)
-    return replace(plan, findings=(*plan.findings, *memory.findings, *rights))
+    return replace(plan, findings=(*plan.findings, *memory.findings, *rights, *_advice(spec, site)))
+
+
+def _advice(spec: VmSpec, site: Site) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(advice.code, f"{format_path(advice.path)}: {advice.message}", advice.hint, blocks=False)
+        for advice in site.advice
+        if advice.host == spec.host
+    )
 
 
 def _create(spec: VmSpec, node_spec: NodeSpec, node: NodeFacts, memory: VmMemory) -> Plan:
