@@ -135,15 +135,25 @@ def _task(lab: RunningLab, record: dict[str, Any], answer: Answer) -> dict[str, 
     if answer.status != 200 or not str(answer.data).startswith("UPID:"):
         return None
     recorded = record.get("task", {"status": {"status": "stopped"}})
-    # A task that was still running when it was recorded is given time for its first lines only.
-    deadline = time.monotonic() + (5.0 if recorded["status"]["status"] == "running" else TASK_DEADLINE_S)
-    base = f"/nodes/pve1/tasks/{answer.data}"
+    # A task that still ran when it was recorded is followed only as far as its log went then.
+    lines = _lines(recorded) if recorded["status"]["status"] == "running" else None
+    deadline = time.monotonic() + TASK_DEADLINE_S
     while True:
-        status = lab.ask("GET", f"{base}/status", headers=_headers(lab, "root")).data
-        if status["status"] == "stopped" or time.monotonic() > deadline:
-            break
+        task = _task_now(lab, answer.data)
+        is_far_enough = lines is not None and _lines(task) >= lines
+        if task["status"]["status"] == "stopped" or is_far_enough or time.monotonic() > deadline:
+            return task
         time.sleep(0.05)
-    return {"status": status, "log": lab.ask("GET", f"{base}/log", {"limit": 0}, _headers(lab, "root")).body}
+
+
+def _lines(task: dict[str, Any]) -> int:
+    return sum(line["t"] != "no content" for line in task["log"]["data"])
+
+
+def _task_now(lab: RunningLab, upid: str) -> dict[str, Any]:
+    base, root = f"/nodes/pve1/tasks/{upid}", _headers(lab, "root")
+    status = lab.ask("GET", f"{base}/status", headers=root).data
+    return {"status": status, "log": lab.ask("GET", f"{base}/log", {"limit": 0}, root).body}
 
 
 def _seed_users(lab: RunningLab) -> None:

@@ -6,9 +6,12 @@ import json
 import socket
 import ssl
 import time
+import urllib.parse
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.lab import Answer, RunningLab, read_answer
 from vi_ops.lab.form import decode_form
@@ -167,3 +170,11 @@ def test_json_body_is_read_as_text(fresh_lab: RunningLab) -> None:
 )
 def test_form_is_decoded_as_the_node_does(text: str, params: dict[str, object]) -> None:
     assert decode_form(text) == params
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(st.dictionaries(TEXT, TEXT | st.lists(TEXT, min_size=2)))
+def test_what_is_encoded_is_decoded(params: dict[str, object]) -> None:
+    assert decode_form(urllib.parse.urlencode(params, doseq=True)) == params
