@@ -28,7 +28,7 @@ _VERBS: Final = {
 }
 # The guest's kernel has to let go of a device: a second under KVM, several under TCG.
 _UNPLUG_S: Final = 30.0
-# QEMU lets go of a name a moment after the device that had it is gone from its list (it waits for RCU readers).
+# QEMU lets go of a name a moment after the device that had it is gone from its list.
 _RELEASE_S: Final = 3.0
 
 

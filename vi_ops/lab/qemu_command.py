@@ -1,6 +1,6 @@
 """From a VM's config to QEMU's argument list. Pure: whatever has to be looked up is handed in.
 
-What the numbers rest on (QEMU 7.2, TCG, two cores, Debian 13 guest) is written where each is used.
+Numbers were taken with QEMU 7.2 under TCG on two cores, other work going on, with a Debian 13 guest.
 """
 
 from __future__ import annotations
@@ -83,6 +83,9 @@ def _is_on(config: Config, key: str, default: int = 0) -> bool:
 def _machine(config: Config, host: Host) -> list[str]:
     machine = "q35" if is_q35(config) else "pc"
     smm = "on" if _has_secure_boot(config) else "off"
+    # Nothing more is to be won under TCG. User seconds of QEMU for kernel, three Python starts and 60 forks in
+    # the guest: cpu max 22.3, without la57 22.9, without SMAP and PKU 23.1, Nehalem 31.2, tb-size=256 23.4.
+    # OVMF to its boot menu: 3.2 s, and the same with VGA, with SMM, with three root ports.
     accel = "kvm" if host.has_kvm else "tcg,thread=multi"
     return ["-machine", f"{machine},smm={smm},vmport=off", "-accel", accel]
 
