@@ -83,7 +83,7 @@ def _is_on(config: Config, key: str, default: int = 0) -> bool:
 def _machine(config: Config, host: Host) -> list[str]:
     machine = "q35" if is_q35(config) else "pc"
     smm = "on" if _has_secure_boot(config) else "off"
-    # Nothing more is to be won under TCG. User seconds of QEMU for kernel, three Python starts and 60 forks in
+    # Nothing more is to be won under TCG. User seconds of QEMU for kernel, 3 Python starts and 60 forks in
     # the guest: cpu max 22.3, without la57 22.9, without SMAP and PKU 23.1, Nehalem 31.2, tb-size=256 23.4.
     # OVMF to its boot menu: 3.2 s, and the same with VGA, with SMM, with three root ports.
     accel = "kvm" if host.has_kvm else "tcg,thread=multi"
