@@ -142,7 +142,6 @@ def running_lab(
     def run() -> None:
         try:
             loop.run_until_complete(serve())
-            loop.run_until_complete(asyncio.sleep(0.1))  # closed TLS connections say goodbye first
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()

@@ -106,6 +106,13 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(connections, maxsize, block, assert_fingerprint=self._fingerprint, **options)
         self.poolmanager.pool_classes_by_scheme = {"https": _FreshPool}
 
+    def close(self) -> None:
+        """Close the connections now: urllib3 leaves that to the collector, and an error may hold the pool."""
+        pools = self.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118  not a dict
+            pools[key].close()
+        super().close()
+
 
 class PveSession(requests.Session):
     """What proxmoxer sends through. Thread-safe: a pool of connections, and one login at a time."""
