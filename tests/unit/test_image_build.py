@@ -67,7 +67,7 @@ class Ground:
         self.program(
             "qemu-img", 'for last in "$@"; do :; done; case $1 in convert) echo disk > "$last";; esac'
         )
-        for name in ("sfdisk", "mformat"):
+        for name in ("sfdisk", "mcopy"):
             self.program(name, "true")
         # Neither makes a namespace: they run the program that they are given.
         self.program("unshare", 'while [ $# -gt 1 ] && [ "$1" != mmdebstrap ]; do shift; done; exec "$@"')
@@ -183,11 +183,11 @@ def test_missing_programs_are_named_by_package(ground: Ground, monkeypatch: pyte
 
 def test_without_root_and_namespaces_it_is_refused(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 1000)
-    ground.program("unshare", "echo 'unshare failed: Operation not permitted' >&2; exit 1")
+    ground.program("unshare", "exit 1")
     with pytest.raises(Refused) as caught:
         build()
     assert caught.value.code == "image-no-namespaces"
-    assert "Operation not permitted" in caught.value.message
+    assert "ended with 1" in caught.value.message
     assert ground.bootstraps == 0
 
 

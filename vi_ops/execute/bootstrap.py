@@ -33,7 +33,7 @@ _PROBE_DEADLINE_S: Final = 20.0
 _TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
     "sfdisk": "fdisk",
-    "mformat": "mtools",
+    "mcopy": "mtools",
     "qemu-img": "qemu-utils",
 }
 
@@ -141,9 +141,9 @@ def bootstrap(
     argv += [f"--essential-hook=tar-in {early} /", f"--customize-hook=tar-in {late} /"]
     argv += [f"--customize-hook={customize}", sources[0].suite, str(out)]
     argv += [f"deb {source.uri} {source.suite} main" for source in sources]
-    # Inside a user namespace the folders of the home directory are out of reach.
-    room = out.parent if os.geteuid() == 0 else "/var/tmp"  # noqa: S108
-    _follow(argv, os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}, tell)
+    # The system grows where everybody may look: a user namespace cannot enter a closed home directory, and
+    # there apt would fetch as root instead of _apt, which shows in the owner of two folders.
+    _follow(argv, os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": "/var/tmp"}, tell)  # noqa: S108
 
 
 def _mode() -> list[str]:

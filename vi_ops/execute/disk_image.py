@@ -22,7 +22,10 @@ from vi_ops.units import MIB
 
 _LIBRARIES: Final = "usr/lib/x86_64-linux-gnu"
 _GRUB: Final = "usr/lib/grub"
-_TAKEN: Final = (f"{_GRUB}/", "usr/lib/shim/", "usr/bin/grub-mkimage", "usr/sbin/mke2fs", "etc/mke2fs.conf")
+_TAKEN: Final = (
+    *(f"{_GRUB}/", "usr/lib/shim/", "usr/bin/grub-mkimage"),
+    *("usr/sbin/mke2fs", "etc/mke2fs.conf", "usr/sbin/mkfs.fat"),
+)
 _CORE_MODULES: Final = (
     *("biosdisk", "part_gpt", "ext2", "search", "search_fs_uuid", "normal", "configfile", "linux"),
     *("serial", "terminal", "test", "echo"),
@@ -73,7 +76,8 @@ class DiskBuild:
         """shim and GRUB as Debian signs them, at the path that firmware tries without a boot entry."""
         esp, serial = self._work / "esp.fat", self.recipe.esp_serial.replace("-", "")
         _sparse(esp, self.layout.esp.size_bytes)
-        self._run(["mformat", "-i", str(esp), "-N", serial, "-v", "ESP", "::"])
+        # mformat would write a partition table into the boot sector, of which GRUB warns at every update.
+        self._run_own("usr/sbin/mkfs.fat", "--invariant", "-F", "16", "-i", serial, "-n", "ESP", str(esp))
         self._run(["mmd", "-i", str(esp), "::EFI", "::EFI/BOOT", "::EFI/debian"])
         shim, grub = self._tree / "usr/lib/shim", self._tree / _GRUB / "x86_64-efi-signed"
         for source, target in (

@@ -177,7 +177,7 @@ def _tool_versions() -> dict[str, str]:
     asked = {
         "mmdebstrap": ["mmdebstrap", "--version"],
         "qemu-img": ["qemu-img", "--version"],
-        "mtools": ["mformat", "--version"],
+        "mtools": ["mcopy", "--version"],
     }
     versions = {"vi-ops": __version__}
     for tool, argv in asked.items():

@@ -17,7 +17,7 @@ _BIOS_BOOT: Final = "21686148-6449-6E6F-744E-656564454649"
 _ESP: Final = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _ROOT_X86_64: Final = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 # Goes up with every change of the code that changes the bytes of a disk.
-ASSEMBLY: Final = 1
+ASSEMBLY: Final = 3
 _NAMESPACE: Final = uuid.UUID("5f6d0b1e-55a4-5c7c-9d5c-3ad2ce2b3c40")
 
 
