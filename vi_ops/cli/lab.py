@@ -135,16 +135,27 @@ def status(home: Home = None, as_json: Json = False) -> None:
     import asyncio
 
     from vi_ops.lab import daemon
+    from vi_ops.lab.request_log import count_requests
 
     where = home or daemon.default_home()
     found = daemon.find(where)
+    requests = count_requests(where)
     guests = asyncio.run(daemon.guests(where))
     faults = [_fault_text(held) for held in _faults(where).all()]
     if as_json:
         known = found.shown() if found else {"home": str(where), "pid": None}
-        _print_json({**known, "up": bool(found and found.pid), "guests": guests, "faults": faults})
+        _print_json(
+            {
+                **known,
+                "up": bool(found and found.pid),
+                "requests": requests,
+                "guests": guests,
+                "faults": faults,
+            }
+        )
         return
     typer.echo(_described(found) if found else f"no lab in {where}: vi-ops lab up starts one")
+    typer.echo(f"  requests   {requests['reads']} reads, {requests['writes']} writes")
     for guest in guests:
         typer.echo(f"  guest {guest['vmid']}: {guest['status']}")
     for text in faults:

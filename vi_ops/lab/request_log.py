@@ -24,5 +24,18 @@ def write_entry(file: Path, entry: dict[str, Any]) -> None:
         log.write(json.dumps({"time": round(time.time(), 3), **entry}) + "\n")
 
 
+def count_requests(home: Path) -> dict[str, int]:
+    """How often the lab was asked, and how often that was no GET: `{"reads": 12, "writes": 0}`."""
+    file = log_file(home)
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    reads = sum(json.loads(line)["method"] == "GET" for line in lines)
+    return {"reads": reads, "writes": len(lines) - reads}
+
+
+def log_file(home: Path) -> Path:
+    """Where a lab's requests are written down."""
+    return home / "log" / "access.jsonl"
+
+
 def _cut(value: Any) -> Any:
     return value[:LONGEST] + "..." if isinstance(value, str) and len(value) > LONGEST else value

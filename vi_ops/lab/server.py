@@ -21,7 +21,7 @@ from vi_ops.lab.auth import credentials
 from vi_ops.lab.form import MAX_BODY_BYTES, decode_body, decode_form
 from vi_ops.lab.methods import Method, Methods
 from vi_ops.lab.node import Node
-from vi_ops.lab.request_log import shown, write_entry
+from vi_ops.lab.request_log import log_file, shown, write_entry
 from vi_ops.lab.route import Refusal, Request, User, parameter_error
 from vi_ops.lab.schema import Schema
 from vi_ops.lab.upload import discard_upload, receive_upload
@@ -192,7 +192,7 @@ class Server:
         }
         if exchange.upid:
             entry["upid"] = exchange.upid
-        write_entry(self.node.log_dir / "access.jsonl", entry)
+        write_entry(log_file(self.node.home), entry)
 
 
 def _needs_ticket(path: str) -> Refusal:
