@@ -24,6 +24,8 @@ from vi_ops.execute import apply
 from vi_ops.execute.ansible import PlaybookResult
 from vi_ops.execute.lock import hold_lock
 from vi_ops.execute.state import site_state
+from vi_ops.lab.fault import Fault
+from vi_ops.plan import ready
 
 pytestmark = pytest.mark.slow
 
@@ -62,14 +64,15 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Scene]:
     monkeypatch.setenv("VI_OPS_LAB_DIR", str(tmp_path / "lab"))
     monkeypatch.setattr(apply, "run_playbook", lambda *args, **options: PlaybookResult(ok=2, changed=0))
     site = tmp_path / "site"
     shutil.copytree(INVENTORY, site)
     hosts = (site / "hosts.yml").read_text()
     (site / "hosts.yml").write_text(hosts.replace("        vm106:\n", "        vm106:\n        vm101:\n"))
-    with vm_lab(tmp_path / "lab") as lab, ssh_server(tmp_path) as ssh:
+    release = getattr(request, "param", "9.2")
+    with vm_lab(tmp_path / "lab", release) as lab, ssh_server(tmp_path) as ssh:
         agents: dict[int, FakeAgent] = {}
         for vmid, host in ((106, "vm106"), (101, "vm101")):
             text = GUEST.format(vmid=vmid, host=host) + f"ansible_port: {ssh.port}\n"
@@ -109,6 +112,7 @@ def fails(kind: type[ViOpsError], *argv: str) -> ViOpsError:
     return error
 
 
+@pytest.mark.parametrize("scene", ["8.4", "9.2"], indirect=True)
 def test_provision_plan_and_status_of_one_vm(scene: Scene) -> None:
     assert run("plan", "vm106", "--detect").exit_code == 8
     assert scene.writes() == []
@@ -156,6 +160,24 @@ def test_a_failed_task_names_the_step_and_what_was_done(scene: Scene) -> None:
     resumed = run("provision", "vm106")
     assert resumed.exit_code == 0, resumed.output
     assert scene.writes().count("POST /nodes/pve1/qemu") == 1
+
+
+def test_a_guest_that_never_comes_up_fails_in_time_and_is_waited_for_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = tuple(stage._replace(deadline_s=0.5) for stage in ready.STAGES)
+    monkeypatch.setattr(ready, "STAGES", short)
+    scene.lab.lab.node.faults.inject(_fault("agent-silent", vmid=106, count=None))
+    error = fails(StepFailed, "provision", "vm106")
+    assert error.code == "ready-firmware"
+    assert "stage firmware: not reached" in error.message
+    scene.lab.lab.node.faults.clear()
+    monkeypatch.setattr(ready, "STAGES", tuple(stage._replace(deadline_s=20) for stage in short))
+    assert run("plan", "vm106", "--detect").exit_code == 8
+    resumed = run("provision", "vm106")
+    assert resumed.exit_code == 0, resumed.output
+    assert "an earlier run ended before the guest was ready" in " ".join(resumed.stderr.split())
+    assert scene.writes().count("POST /nodes/pve1/qemu/106/status/start") == 1
 
 
 def test_another_run_is_named(scene: Scene) -> None:
@@ -225,7 +247,5 @@ def test_threads_end(scene: Scene) -> None:
     assert not [one for one in threading.enumerate() if "_one" in one.name]
 
 
-def _fault(name: str, **bounds: Any) -> Any:
-    from vi_ops.lab.fault import Fault
-
-    return Fault(name, count=1, **bounds)
+def _fault(name: str, **bounds: Any) -> Fault:
+    return Fault(name, **{"count": 1, **bounds})

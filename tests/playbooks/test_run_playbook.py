@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,12 @@ def test_the_users_config_has_no_say(site: Path, monkeypatch: pytest.MonkeyPatch
     assert "77" not in caught.value.message
     assert "78" not in caught.value.message
     assert "/absent" not in caught.value.message
+
+
+def test_a_folder_with_a_blank_stays_one_folder() -> None:
+    words = shlex.split(ansible._ssh_args(Path("/home/me/my state/known_hosts")))
+    assert 'UserKnownHostsFile="/home/me/my state/known_hosts"' in words
+    assert "StrictHostKeyChecking=yes" in words
 
 
 def test_a_deadline_ends_it(site: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,6 +211,19 @@ def test_an_outage_of_the_api_is_waited_out_and_named_when_it_lasts(scene: Scene
     scene.node.failing["GET", path] = Unreachable("pve-unreachable", "no answer from pve1")
     error = scene.fails("agent")
     assert isinstance(error, Unreachable)
+
+
+def test_two_agent_calls_at_a_time_go_to_one_node(scene: Scene) -> None:
+    before = len(scene.node.calls)
+    for _ in range(2):
+        scene.node.agent_slots.acquire()
+    third = threading.Thread(target=scene.guest.ask_agent, args=("network-get-interfaces",), daemon=True)
+    third.start()
+    third.join(0.2)
+    assert len(scene.node.calls) == before
+    scene.node.agent_slots.release()
+    third.join(5)
+    assert len(scene.node.calls) == before + 1
 
 
 def test_an_interrupt_is_heard(scene: Scene) -> None:

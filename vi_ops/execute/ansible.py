@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -116,15 +117,6 @@ def _environment(
     theirs = {key for key in os.environ if key.startswith("ANSIBLE_")} - _KEPT
     runners = {"ANSIBLE_STDOUT_CALLBACK", "ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_RETRY_FILES_ENABLED"}
     kept = {key: value for key, value in base.items() if key not in theirs or key in runners}
-    ssh = {
-        "UserKnownHostsFile": f'"{known_hosts}"',
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        "UpdateHostKeys": "no",
-        "ConnectTimeout": f"{CONNECT_DEADLINE_S:.0f}",
-        "ControlMaster": "auto",
-        "ControlPersist": "30s",
-    }
     login = {"ANSIBLE_REMOTE_USER": user} if user else {}
     return (
         kept
@@ -136,9 +128,7 @@ def _environment(
             "ANSIBLE_HOME": str(private / "home"),
             "ANSIBLE_LOCAL_TEMP": str(private / "tmp"),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(private / "cp"),
-            "ANSIBLE_SSH_ARGS": " ".join(
-                ["-F /dev/null", *(f"-o {key}={value}" for key, value in ssh.items())]
-            ),
+            "ANSIBLE_SSH_ARGS": _ssh_args(known_hosts),
             "ANSIBLE_HOST_KEY_CHECKING": "True",
             # For a connection, and for sudo after it: 10 s is too short for an emulated guest.
             "ANSIBLE_TIMEOUT": "60",
@@ -147,6 +137,23 @@ def _environment(
             "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3",
         }
     )
+
+
+def _ssh_args(known_hosts: Path) -> str:
+    """Options for Ansible's ssh, as strict as our own; quoted twice: for Ansible's split, and for ssh's."""
+    options = {
+        "UserKnownHostsFile": f'"{known_hosts}"',
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "UpdateHostKeys": "no",
+        "ConnectTimeout": f"{CONNECT_DEADLINE_S:.0f}",
+        "ControlMaster": "auto",
+        "ControlPersist": "30s",
+    }
+    words = ["-F", "/dev/null"]
+    for name, value in options.items():
+        words += ["-o", f"{name}={value}"]
+    return shlex.join(words)
 
 
 def _message(result: Mapping[str, Any]) -> str:
