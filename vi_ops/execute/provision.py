@@ -144,6 +144,9 @@ def _run(target: Target, command: str) -> Iterator[Work]:
         except KeyboardInterrupt:
             journal.end_run(run, "interrupted")
             raise
+        except Exception:
+            journal.end_run(run, "bug")
+            raise
         journal.end_run(run, "ok")
 
 
