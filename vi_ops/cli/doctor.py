@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Look at this machine, the inventory and each node, and say what is missing.
+    """Say what is missing, and what to do about it.
 
-    Changes nothing. Ends with status 1 when something stands in the way.
+    Looks at this machine, the inventory and each node; changes nothing. Ends with status 1 when something
+    stands in the way.
 
     \b
     Examples:
@@ -52,9 +53,12 @@ def _print(check: Check, as_json: bool) -> None:
 
         print_record({"kind": "check", **asdict(check)}, sys.stdout)
         return
-    colours = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
-    verdict = typer.style(f"{check.verdict:<4}", fg=colours[check.verdict])
-    code = "" if check.verdict == "ok" else f" [{check.code}]"
-    typer.echo(f"{verdict}  {check.subject}: {check.message}{code}")
+    from vi_ops.cli.say import say
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    first, *rest = check.message.split("\n")
+    code = "" if check.verdict == "ok" or rest else f" [{check.code}]"  # findings have codes of their own
+    text = "\n".join([f"{check.subject}: {first}{code}", *(f"    {line}" for line in rest)])
+    say(text, sys.stdout, prefix=f"{check.verdict:<4}  ", style=colours[check.verdict], hang=6)
     if check.hint:
-        typer.echo(f"      hint: {check.hint}")
+        say(check.hint, sys.stdout, prefix="      hint: ", style="dim", hang=12)

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from textwrap import fill
 from typing import Annotated
 
 import typer
 
+from vi_ops.cli import complete
 from vi_ops.errors import ViOpsError
 
 
 def explain(
-    code: Annotated[str | None, typer.Argument(help="The code in brackets behind `error`.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CODE",
+            autocompletion=complete.codes,
+            help="The code in brackets; all codes when left out.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Say what a code means, what leads to it and what to do about it.
+    """Say what an error code means and what to do about it.
 
     \b
     Examples:
-      vi-ops explain vm-vmid-twice
+      vi-ops explain image-missing
       vi-ops explain              # all codes
     """
+    import json
+    from dataclasses import asdict
+
     from vi_ops.codes import register
 
     codes = register()
@@ -43,7 +51,12 @@ def explain(
 
 
 def _page(name: str, title: str, why: str, remedy: str) -> str:
+    from re import sub
+    from textwrap import fill
+
     def indented(text: str) -> str:
-        return fill(text, width=78, initial_indent="  ", subsequent_indent="  ")
+        kept = sub("`[^`]*`", lambda command: command[0].replace(" ", "\xa0"), text)
+        lines = fill(kept, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        return lines.replace("\xa0", " ")
 
     return f"{name}: {title}\n\nWhy\n{indented(why)}\n\nWhat to do\n{indented(remedy)}"

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vi_ops.cli.complete import vm_names
+
 if TYPE_CHECKING:
     from vi_ops.specs.vm import VmSpec
 
-Host = Annotated[str, typer.Argument(metavar="VM", help="A VM by inventory name.")]
+Host = Annotated[str, typer.Argument(metavar="VM", autocompletion=vm_names, help="A VM by inventory name.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vi_ops.cli.complete import image_names, node_names
+
 if TYPE_CHECKING:
     from vi_ops.execute.bootstrap import Tell
     from vi_ops.execute.image_store import Show
@@ -16,16 +18,28 @@ if TYPE_CHECKING:
     from vi_ops.plan.step import Plan
     from vi_ops.specs.image import ImageSpec
 
-app = typer.Typer(name="image", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="image", add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-Name = Annotated[str, typer.Argument(help="A name from `vi-ops image list`.")]
-Node = Annotated[str | None, typer.Option("--node", help="The node; the site's only one if left out.")]
+Name = Annotated[
+    str, typer.Argument(metavar="IMAGE", autocompletion=image_names, help="A name from `vi-ops image list`.")
+]
+Node = Annotated[
+    str | None,
+    typer.Option(
+        "--node",
+        metavar="NODE",
+        autocompletion=node_names,
+        help="The node; not needed where the site has one.",
+    ),
+]
 
 
 @app.callback()
 def image() -> None:
-    """Cloud images: build one here, have a node fetch one, send one to a node.
+    """Fetch, build and send cloud images.
+
+    A node fetches an image from its publisher, or one is built here and sent to it.
 
     \b
     Examples:
@@ -68,7 +82,9 @@ def build(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Build a bootable cloud image here from Debian packages. A second run does nothing and says so.
+    """Build a bootable cloud image here from Debian packages.
+
+    A second run does nothing and says so.
 
     \b
     Examples:
@@ -93,7 +109,9 @@ def build(
 
 @app.command("fetch")
 def fetch(name: Name, node: Node = None, as_json: Json = False) -> None:
-    """Have a node download an image from its publisher, and verify it by the published fingerprint.
+    """Have a node download an image from its publisher.
+
+    The node verifies it by the published checksum. What it has already is not fetched again.
 
     \b
     Examples:

@@ -42,10 +42,11 @@ def init(
         bool, typer.Option("--json", help="Print what was written as one JSON object.")
     ] = False,
 ) -> None:
-    """Write the inventory of a site; files that are there are never overwritten.
+    """Write the inventory of a site.
 
-    With --url, a live node is asked (reading only): its VMs are described as they are, and as unmanaged, so
-    that vi-ops counts them and leaves them alone until you say otherwise.
+    Files that are there are never overwritten. With --url, a live node is asked (reading only): its VMs are
+    described as they are, and as unmanaged, so that vi-ops counts them and leaves them alone until you say
+    otherwise.
 
     \b
     Examples:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vi_ops.cli.complete import fault_names
+
 if TYPE_CHECKING:
     from vi_ops.lab.daemon import Lab
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="lab", add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 fault_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(fault_app, name="fault")
 
 
 @app.callback()
 def lab() -> None:
-    """A Proxmox node without Proxmox: its API on this machine, with real QEMU guests behind it.
+    """Run a Proxmox node without Proxmox, here.
+
+    Its API on this machine, with real QEMU guests behind it.
 
     \b
     Examples:
@@ -29,7 +34,9 @@ def lab() -> None:
 
 @fault_app.callback()
 def fault() -> None:
-    """Make the lab misbehave, for a drill: once, so many times, for a while, or until cleared.
+    """Make the lab misbehave, for a drill.
+
+    Once, so many times, for a while, or until cleared.
 
     \b
     Examples:
@@ -55,17 +62,27 @@ def up(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, help="TCP port on 127.0.0.1; 8006 at first, 0 for any."),
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="TCP port on 127.0.0.1; 8006 at first, 0 for any.",
+        ),
     ] = None,
     schema: Annotated[
         Path | None,
         typer.Option(
-            "--schema", exists=True, dir_okay=False, help="Check requests against this published schema."
+            "--schema",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Check requests against this published API schema.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start the lab, or find it running: the same command twice is fine.
+    """Start the lab, or find it running.
 
     \b
     Examples:
@@ -86,10 +103,8 @@ def up(
         _print_json(started.shown())
         return
     typer.echo(_described(started))
-    typer.echo(
-        "Next: vi-ops -i inventory/lab provision vm106, or your own client with the files above.", err=True
-    )
-    typer.echo("Stop it with: vi-ops lab down", err=True)
+    for line in _next_steps(home):
+        typer.echo(line, err=True)
 
 
 @app.command("down")
@@ -98,12 +113,14 @@ def down(
     keep_guests: Annotated[bool, typer.Option("--keep-guests", help="Leave the guests running.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Stop the lab: its guests are shut down, then the API goes. Nothing is deleted.
+    """Stop the lab. Nothing is deleted.
+
+    Its guests are shut down, then the API goes.
 
     \b
     Examples:
       vi-ops lab down
-      vi-ops lab down --keep-guests    # only the API; the guests run on and are found again
+      vi-ops lab down --keep-guests   # only the API; guests are found again
     """
     import asyncio
 
@@ -125,7 +142,7 @@ def down(
 
 @app.command("status")
 def status(home: Home = None, as_json: Json = False) -> None:
-    """Where the lab is, what runs in it, and which faults hold.
+    """Show where the lab is, what runs in it, and which faults hold.
 
     \b
     Examples:
@@ -136,6 +153,7 @@ def status(home: Home = None, as_json: Json = False) -> None:
 
     from vi_ops.lab import daemon
     from vi_ops.lab.request_log import count_requests
+    from vi_ops.report.text import count
 
     where = home or daemon.default_home()
     found = daemon.find(where)
@@ -154,8 +172,12 @@ def status(home: Home = None, as_json: Json = False) -> None:
             }
         )
         return
-    typer.echo(_described(found) if found else f"no lab in {where}: vi-ops lab up starts one")
-    typer.echo(f"  requests   {requests['reads']} reads, {requests['writes']} writes")
+    if found is None:
+        typer.echo(f"no lab in {where}: `vi-ops lab up` starts one")
+        return
+    typer.echo(_described(found))
+    reads, writes = count(requests["reads"], "read"), count(requests["writes"], "write")
+    typer.echo(f"  requests   {reads}, {writes}")
     for guest in guests:
         typer.echo(f"  guest {guest['vmid']}: {guest['status']}")
     for text in faults:
@@ -176,15 +198,17 @@ def reset(
     """
     from vi_ops.errors import Refused
     from vi_ops.lab import daemon
+    from vi_ops.report.text import count
 
     where = home or daemon.default_home()
+    if daemon.find(where) is None:
+        raise Refused("lab-absent", f"there is no lab in {where}", hint="`vi-ops lab up` starts one")
     lost = daemon.losses(where)
-    typer.echo(
-        f"In {where}: {len(lost['vms'])} VMs and {len(lost['volumes'])} volumes would be lost.", err=True
-    )
+    vms, volumes = count(len(lost["vms"]), "VM"), count(len(lost["volumes"]), "volume")
+    typer.echo(f"In {where}: {vms} and {volumes} would be lost.", err=True)
     for name in [f"VM {vmid}" for vmid in lost["vms"]] + lost["volumes"]:
         typer.echo(f"  {name}", err=True)
-    if not yes and typer.prompt("Type 'reset' to delete them", err=True) != "reset":
+    if not yes and _typed("Type 'reset' to delete them") != "reset":
         raise Refused(
             "lab-reset-unconfirmed", "nothing was deleted", hint="type the word reset, or give --yes"
         )
@@ -194,7 +218,7 @@ def reset(
 
 @fault_app.command("list")
 def list_faults(home: Home = None, as_json: Json = False) -> None:
-    """The faults that hold now, and those that there are.
+    """List the faults that hold now, and those that there are.
 
     \b
     Examples:
@@ -217,8 +241,13 @@ def list_faults(home: Home = None, as_json: Json = False) -> None:
 
 @fault_app.command("inject")
 def inject(
-    name: Annotated[str, typer.Argument(help="One of: vi-ops lab fault list.")],
-    vmid: Annotated[int | None, typer.Option("--vmid", help="Only for this VM.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="FAULT", autocompletion=fault_names, help="A name from `vi-ops lab fault list`."
+        ),
+    ],
+    vmid: Annotated[int | None, typer.Option("--vmid", metavar="VMID", help="Only for this VM.")] = None,
     path: Annotated[
         str | None,
         typer.Option("--path", metavar="GLOB", help="Only for these API paths, task types or storages."),
@@ -226,15 +255,21 @@ def inject(
     method: Annotated[
         str | None, typer.Option("--method", metavar="VERB", help="Only for this HTTP method.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", min=1, help="So many times, then no more.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", metavar="N", min=1, help="So many times, then no more.")
+    ] = None,
     for_s: Annotated[
         float | None, typer.Option("--for", metavar="SECONDS", help="So long, then no more.")
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="How slow a slow task is.")] = 30.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="SECONDS", help="How slow a slow task is.")
+    ] = 30.0,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Make something go wrong from now on: --count and --for say for how long, else until cleared.
+    """Make something go wrong from now on.
+
+    --count and --for say for how long, else until cleared.
 
     \b
     Examples:
@@ -251,7 +286,7 @@ def inject(
 
     where = home or daemon.default_home()
     if daemon.find(where) is None:
-        raise Refused("lab-absent", f"there is no lab in {where}", hint="vi-ops lab up starts one")
+        raise Refused("lab-absent", f"there is no lab in {where}", hint="`vi-ops lab up` starts one")
     until = None if for_s is None else time.time() + for_s
     wanted = Fault(name, vmid, path, method and method.upper(), count, until, seconds)
     _faults(where).inject(wanted)
@@ -263,7 +298,10 @@ def inject(
 
 @fault_app.command("clear")
 def clear(
-    name: Annotated[str | None, typer.Argument(help="Only the faults of this name.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="FAULT", autocompletion=fault_names, help="Only the faults of this name."),
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -280,7 +318,18 @@ def clear(
     if as_json:
         _print_json({"cleared": gone})
     else:
-        typer.echo(f"{gone} faults cleared")
+        from vi_ops.report.text import count
+
+        typer.echo(f"{count(gone, 'fault')} cleared")
+
+
+def _typed(question: str) -> str:
+    """The answer; nothing where nobody can give one, or somebody would rather not."""
+    try:
+        return str(typer.prompt(question, err=True))
+    except typer.Abort:
+        typer.echo("", err=True)
+        return ""
 
 
 def _faults(home: Path) -> Any:
@@ -292,6 +341,17 @@ def _faults(home: Path) -> Any:
 def _fault_text(fault: Any) -> str:
     bounds = {"vmid": fault.vmid, "path": fault.path, "method": fault.method, "times": fault.count}
     return " ".join([fault.name, *(f"{key}={value}" for key, value in bounds.items() if value is not None)])
+
+
+def _next_steps(home: Path | None) -> list[str]:
+    """What to do with a lab that is up: the inventory finds it in VI_OPS_LAB_DIR or the default folder."""
+    checkout = Path("inventory", "lab", "hosts.yml").is_file()
+    use = "vi-ops -i inventory/lab provision vm106"
+    if not checkout:
+        use = "vi-ops init --from lab lab-site, then vi-ops -i lab-site provision vm106"
+    where = [f"export VI_OPS_LAB_DIR={shlex.quote(str(home.absolute()))}"] if home else []
+    down = f"vi-ops lab down --home {shlex.quote(str(home))}" if home else "vi-ops lab down"
+    return [f"Next: {line}" for line in [*where, use]] + [f"Stop it with: {down}"]
 
 
 def _described(lab: Lab) -> str:

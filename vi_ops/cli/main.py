@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from vi_ops import __version__
-from vi_ops.cli import doctor, explain, image, init, lab, node, schema, vm
+from vi_ops.cli import doctor, explain, init, schema, vm
+from vi_ops.cli.later import LaterGroup
+from vi_ops.cli.say import say_error
 from vi_ops.errors import ViOpsError
+
+# What `vi-ops --help` says of a group, without reading its module.
+GROUPS = {
+    "image": "Fetch, build and send cloud images.",
+    "node": "Look at Proxmox nodes, their rights, their certificates.",
+    "lab": "Run a Proxmox node without Proxmox, here.",
+}
+# Click's own base of what is wrong with a command line; Typer does not give it a public name.
+_UsageError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+# The system said no to a file: that is no bug.
+_FILE_TROUBLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
+
+
+class Commands(TyperGroup):
+    """All commands: those on VMs first, then the groups, each of which is read when it is used."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name, summary in GROUPS.items():
+            self.add_command(LaterGroup(name, summary))
+
 
 app = typer.Typer(
     name="vi-ops",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("doctor")(doctor.doctor)
-app.command("explain")(explain.explain)
-vm.register(app)
-app.add_typer(image.app, name="image")
 app.command("init")(init.init)
-app.add_typer(lab.app, name="lab")
-app.add_typer(node.app, name="node")
+app.command("doctor")(doctor.doctor)
+vm.register(app)
+app.command("explain")(explain.explain)
 app.command("schema")(schema.schema)
 
 
@@ -43,15 +76,17 @@ def root(
         typer.Option("-i", "--inventory", metavar="DIR", help="The site: an Ansible inventory folder."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """GPU virtual machines on Proxmox, from bare node to a supervised pipeline.
 
     \b
     Examples:
-      vi-ops plan vm106           # what would change, why, and when it takes effect
-      vi-ops provision vm106      # make it so; a second run changes nothing
-      vi-ops lab up               # a Proxmox node without Proxmox, to try all of this
+      vi-ops plan vm106        # what would change, why, and when it takes effect
+      vi-ops provision vm106   # make it so; a second run changes nothing
+      vi-ops lab up            # a Proxmox node without Proxmox, to try this on
     """
     if inventory is not None:
         os.environ["VI_OPS_INVENTORY"] = str(inventory)
@@ -62,34 +97,46 @@ def root(
 def main() -> NoReturn:
     """Run the command line; every failure ends here as a message and an exit code."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or os.EX_OK)
     except ViOpsError as error:
         if os.environ.get("VI_OPS_DEBUG"):
             raise
-        _tell(error.code, error.message, error.hint)
+        say_error(error.code, error.message, error.hint)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except _UsageError as error:
+        sys.exit(_say_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
+        if sys.stderr.isatty():
+            typer.echo("", err=True)  # the shell's prompt begins a line of its own
         sys.exit(130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as end:
+        # Typer makes an exit of a broken pipe.
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise
         # The reader went away (`vi-ops plan | head`): no more output, and no complaint at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(os.EX_OK)
     except Exception as error:
         if os.environ.get("VI_OPS_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno in _FILE_TROUBLE and error.filename:
+            say_error(
+                "file-refused", f"{error.filename}: {error.strerror}", "check path, owner and free space"
+            )
+            sys.exit(1)
         from vi_ops.cli.bug import write_report
 
-        _tell("bug", f"{type(error).__name__}: {error}", f"report written to {write_report(error)}")
+        say_error("bug", f"{type(error).__name__}: {error}", f"report written to {write_report(error)}")
         sys.exit(3)
-    sys.exit(os.EX_OK)
 
 
-def _tell(code: str, message: str, hint: str | None) -> None:
-    if "--json" in sys.argv:
-        import json
-
-        typer.echo(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), err=True)
-        return
-    typer.echo(f"error [{code}]: {message}", err=True)
-    if hint:
-        typer.echo(f"  hint: {hint}", err=True)
+def _say_usage(error: Any) -> int:
+    """What is wrong with the command line; without any words on it, the help. The exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        words = str(error.format_message()).rstrip(".")
+        path = error.ctx.command_path if getattr(error, "ctx", None) else "vi-ops"
+        hint = f"`{path} --help` shows options and examples"
+        say_error("usage", words[:1].lower() + words[1:], hint)
+    return int(error.exit_code)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vi_ops.cli.complete import node_names
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,15 +16,17 @@ if TYPE_CHECKING:
     from vi_ops.facts.node import NodeFacts
     from vi_ops.plan.role import Grant, Lack
 
-app = typer.Typer(name="node", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="node", add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's inventory name.")]
+Node = Annotated[
+    str, typer.Argument(metavar="NODE", autocompletion=node_names, help="The node's inventory name.")
+]
 
 
 @app.callback()
 def node() -> None:
-    """Proxmox nodes: their state, the rights that vi-ops needs there, their certificates.
+    """Look at Proxmox nodes, their rights, their certificates.
 
     \b
     Examples:
@@ -57,9 +61,12 @@ def status(name: Node, as_json: Json = False) -> None:
 def roles(
     name: Node,
     release: Annotated[
-        int | None, typer.Option(min=8, max=9, help="Proxmox VE release; asked of the node if left out.")
+        int | None,
+        typer.Option(min=8, max=9, metavar="8|9", help="Proxmox VE release; asked of the node if left out."),
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="Limit rights over guests to a resource pool.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(metavar="POOL", help="Limit rights over guests to a resource pool.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the least rights, as commands for root.
@@ -131,8 +138,10 @@ def _ask(reach: Reach, name: str) -> tuple[int, Any] | None:
         version = parse_version(None, pve.get("/version"))
         return int(version.split(".")[0]), parse_rights(pve.get("/access/permissions"))
     except ViOpsError as error:
-        typer.echo(f"{name} could not be asked [{error.code}]: {error.message}", err=True)
-        typer.echo("  these are the roles for release 9; for the other: --release 8", err=True)
+        from vi_ops.cli.say import say
+
+        say(f"{name} could not be asked [{error.code}]: {error.message}", sys.stderr)
+        say("  these are the roles for release 9; for the other: --release 8", sys.stderr)
         return None
 
 

@@ -17,13 +17,13 @@ class Subject(StrEnum):
 
 def schema(
     subject: Annotated[
-        Subject | None, typer.Argument(help="Whose host_vars file; both when left out.")
+        Subject | None, typer.Argument(metavar="KIND", help="Whose host_vars file; both when left out.")
     ] = None,
 ) -> None:
     """Print the JSON Schema of host_vars files, for editors.
 
-    With an argument it is that schema; without, an object that holds both. `vi-ops init` puts both beside a
-    new site, and each file that it writes names its own.
+    With an argument it is that schema; without, an object that holds both. A new site of
+    `vi-ops init` has both in .schema, and each file there names its own.
 
     \b
     Examples:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vi_ops.cli.complete import vm_names
+
 if TYPE_CHECKING:
     from vi_ops.execute.journal import RunRecord
     from vi_ops.execute.survey import VmState
 
 
 def status(
-    hosts: Annotated[list[str] | None, typer.Argument(metavar="VM", help="All when left out.")] = None,
+    hosts: Annotated[
+        list[str] | None, typer.Argument(metavar="VM", autocompletion=vm_names, help="All when left out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Show the state of VMs.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vi_ops.cli.complete import vm_names
+
 if TYPE_CHECKING:
     from vi_ops.cli.reach import Reach
     from vi_ops.execute.apply import Listener
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from vi_ops.report.progress import Progress
     from vi_ops.specs.vm import VmSpec
 
-Hosts = Annotated[list[str] | None, typer.Argument(metavar="VM", help="VMs by inventory name.")]
+Hosts = Annotated[
+    list[str] | None, typer.Argument(metavar="VM", autocompletion=vm_names, help="VMs by inventory name.")
+]
 Every = Annotated[bool, typer.Option("--all", help="Every VM of the site.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Wait = Annotated[
@@ -49,7 +53,7 @@ def plan(
     \b
     Examples:
       vi-ops plan vm106
-      vi-ops plan --all --detect      # for a timer: 0 when all is as described, 8 when not
+      vi-ops plan --all --detect    # for a timer: 8 when something differs
       vi-ops plan vm106 --json | jq 'select(.kind == "step").title'
     """
     from vi_ops.cli.reach import open_reach
@@ -115,10 +119,17 @@ def provision(
 
 
 def destroy(
-    host: Annotated[str, typer.Argument(metavar="VM", help="A VM by inventory name.")],
+    host: Annotated[
+        str, typer.Argument(metavar="VM", autocompletion=vm_names, help="A VM by inventory name.")
+    ],
     yes_destroy: Annotated[
         str | None,
-        typer.Option("--yes-destroy", metavar="VM", help="The VM's name again, instead of typing it."),
+        typer.Option(
+            "--yes-destroy",
+            metavar="VM",
+            autocompletion=vm_names,
+            help="The VM's name again, instead of typing it.",
+        ),
     ] = None,
     wait: Wait = 0,
     as_json: Json = False,

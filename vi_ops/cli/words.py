@@ -75,14 +75,10 @@ def report_errors(crew: Crew[Any]) -> None:
     """Print every VM's error and exit with their code; a single one goes to the error boundary as it is."""
     if len(crew.errors) == 1 and not crew.results:
         raise next(iter(crew.errors.values()))
+    from vi_ops.cli.say import say_error
+
     for host, error in crew.errors.items():
-        if "--json" in sys.argv:
-            record = {"code": error.code, "message": error.message, "hint": error.hint, "subject": host}
-            typer.echo(json.dumps({"error": record}), err=True)
-            continue
-        typer.echo(f"error [{error.code}] {host}: {error.message}", err=True)
-        if error.hint:
-            typer.echo(f"  hint: {error.hint}", err=True)
+        say_error(error.code, error.message, error.hint, host)
     if crew.errors:
         raise typer.Exit(crew.exit_code)
 
@@ -115,6 +111,9 @@ def ask_name(host: str, given: str | None, console: Console) -> Callable[[Plan],
                 f"{host}: there is no terminal to type its name on",
                 hint=f"give --yes-destroy {host}",
             )
-        return str(typer.prompt(f"Type {host} to destroy it", err=True))
+        try:
+            return str(typer.prompt(f"Type {host} to destroy it", err=True))
+        except typer.Abort:
+            raise KeyboardInterrupt from None
 
     return ask

@@ -40,11 +40,14 @@ class Page:
         self.width = min(width, READABLE_WIDTH)
         self.lines: list[Text] = []
 
-    def add(self, text: str, *, prefix: str = "", style: str = "", prefix_style: str = "") -> None:
-        """Add a paragraph; lines after the first are indented by the prefix's length."""
-        room = max(self.width - len(prefix), 20)
+    def add(
+        self, text: str, *, prefix: str = "", style: str = "", prefix_style: str = "", hang: int | None = None
+    ) -> None:
+        """Add a paragraph; lines after the first are indented by `hang`, else by the prefix's length."""
+        indent = len(prefix) if hang is None else hang
+        room = max(self.width - max(indent, len(prefix)), 20)
         for number, line in enumerate(_wrap(text, room)):
-            lead = prefix if number == 0 else " " * len(prefix)
+            lead = prefix if number == 0 else " " * indent
             self.lines.append(Text.assemble((lead, prefix_style), (line, style)))
 
     def gap(self) -> None:
