@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.server
 import ssl
@@ -47,10 +46,18 @@ class Publisher:
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that does not trust us is part of the tests."""
-        with contextlib.suppress(OSError):
-            request.close()
+    """Shakes hands as it accepts, so that a client that does not trust us leaves nothing open."""
+
+    context: ssl.SSLContext
+
+    def get_request(self) -> tuple[Any, Any]:
+        plain, address = super().get_request()
+        plain.settimeout(10)
+        try:
+            return self.context.wrap_socket(plain, server_side=True), address
+        except OSError:
+            plain.close()
+            raise
 
 
 @contextmanager
@@ -76,9 +83,8 @@ def serve_publisher(home: Path) -> Iterator[Publisher]:
             """Silence."""
 
     server = _Server(("127.0.0.1", 0), Handler)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pem)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.context.load_cert_chain(pem)
     publisher.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
