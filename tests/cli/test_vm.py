@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ from tests.support.fake_agent import FakeAgent
 from tests.support.fake_node import CLOUD_INIT_DONE
 from tests.support.ssh_server import SshServer, ssh_server
 from tests.support.vm_lab import VmLab, vm_lab
+from vi_ops.cli import words
 from vi_ops.cli.main import app
 from vi_ops.errors import LockHeld, Refused, StepFailed, ViOpsError
-from vi_ops.execute import apply
+from vi_ops.execute import apply, provision
 from vi_ops.execute.ansible import PlaybookResult
 from vi_ops.execute.lock import hold_lock
 from vi_ops.execute.state import site_state
@@ -192,7 +194,6 @@ def test_a_change_during_the_question_stops_the_destruction(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run("provision", "vm106").exit_code == 0
-    from vi_ops.cli import words
 
     def ask_and_change(host: str, given: str | None, console: Any) -> Any:
         def ask(plan: Any) -> str:
@@ -218,6 +219,36 @@ def test_destroy_asks_for_the_name_and_takes_the_pin_along(scene: Scene) -> None
     assert "scsi0" in ran.stderr
     assert state.known_hosts.read_text() == ""
     assert "does not exist" in run("destroy", "vm106", "--yes-destroy", "vm106").stdout
+
+
+def test_what_was_written_is_looked_at_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("provision", "vm106").exit_code == 0
+    scene.edit("vm106", "name: vm106", "name: vm106\n  description: mine")
+    look = provision.look_and_plan
+    looks = []
+
+    def look_after_somebody_else(*given: Any) -> Any:
+        looks.append(given)
+        if len(looks) == 2:
+            assert scene.lab.put(106, description="theirs").status == 200
+        return look(*given)
+
+    monkeypatch.setattr(provision, "look_and_plan", look_after_somebody_else)
+    error = fails(StepFailed, "provision", "vm106")
+    assert error.code == "apply-not-converged"
+    assert "description" in error.message
+
+
+def test_the_name_is_typed_on_a_terminal(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("provision", "vm106").exit_code == 0
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), argv=["vi-ops"])
+    monkeypatch.setattr(words, "sys", terminal)
+    for typed in ("yes\n", ""):
+        assert run("destroy", "vm106", stdin=typed).exit_code != 0
+        assert 106 in scene.lab.lab.node.vmids()
+    assert "destroy: interrupted" in " ".join(run("status", "vm106").stdout.split())
+    assert run("destroy", "vm106", stdin="vm106\n").exit_code == 0
+    assert 106 not in scene.lab.lab.node.vmids()
 
 
 def test_a_task_of_somebody_else_is_waited_for(scene: Scene) -> None:

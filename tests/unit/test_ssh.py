@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.ssh_server import SshServer, ssh_server
 from vi_ops.errors import StepFailed, Unreachable
-from vi_ops.execute.host_key import pin
+from vi_ops.execute.host_key import HostKey, pin
 from vi_ops.execute.ssh import open_shell, openssh
 from vi_ops.specs.ssh import SshTarget
 
@@ -50,6 +50,21 @@ def test_a_changed_host_key_is_refused_with_its_fingerprint(server: SshServer, k
         pass
     assert caught.value.code == "ssh-host-key-changed"
     assert server.host_key.fingerprint in caught.value.message
+
+
+def test_a_key_of_another_type_is_another_key(server: SshServer, tmp_path: Path) -> None:
+    pinned = paramiko.RSAKey.generate(2048)
+    pin(tmp_path / "hosts", "127.0.0.1", server.port, [HostKey(pinned.get_name(), pinned.get_base64())])
+    with pytest.raises(Unreachable) as caught, open_shell(server.target, tmp_path / "hosts"):
+        pass
+    assert caught.value.code == "ssh-host-key-changed"
+
+
+def test_a_pin_that_cannot_be_read_is_no_pin(server: SshServer, tmp_path: Path) -> None:
+    pin(tmp_path / "hosts", "127.0.0.1", server.port, [HostKey("ssh-unheard-of", "AAAA")])
+    with pytest.raises(Unreachable), open_shell(server.target, tmp_path / "hosts"):
+        pass
+    assert server.commands == []
 
 
 def test_a_refused_login_says_who_where_and_with_which_key(server: SshServer, known_hosts: Path) -> None:
