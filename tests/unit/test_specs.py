@@ -61,7 +61,7 @@ GOOD = {
     "node": "pve1",
     "vmid": 106,
     "image": "debian-13",
-    "user": {"name": "smith", "password_hash": "$6$x"},
+    "user": {"name": "smith", "password_hash": "$6$x$y"},
     "disk": {"storage": "local", "size": "4 GiB"},
 }
 PVE1 = HostVars(

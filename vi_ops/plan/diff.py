@@ -28,7 +28,12 @@ DEFAULTS: Final[Mapping[str, str]] = {
 }
 # The property that a first part without `=` belongs to. Source: as above, `default_key`.
 DEFAULT_KEYS: Final[Mapping[str, str]] = {"agent": "enabled", "cpu": "cputype", "memory": "current"}
-NIC_MODELS: Final = frozenset({"e1000", "e1000e", "ne2k_pci", "pcnet", "rtl8139", "virtio", "vmxnet3"})
+NIC_MODELS: Final = frozenset(
+    {
+        *("e1000", "e1000-82540em", "e1000-82544gc", "e1000-82545em", "e1000e", "i82551", "i82557b"),
+        *("i82559er", "ne2k_isa", "ne2k_pci", "pcnet", "rtl8139", "virtio", "vmxnet3"),
+    }
+)
 
 
 def parse_net(text: str) -> dict[str, str]:
@@ -84,9 +89,11 @@ def differing(
 
 def _only(key: str, values: dict[str, str], others: dict[str, str]) -> str:
     left = {name: value for name, value in values.items() if others.get(name) != value}
-    if key.startswith("net") and "macaddr" not in left:
+    if not key.startswith("net"):
+        return format_property_string(left, DEFAULT_KEYS.get(key))
+    if "macaddr" not in left:
         return format_property_string(left)
-    return format_net(left) if key.startswith("net") else format_property_string(left, DEFAULT_KEYS.get(key))
+    return format_net(left | {"model": values.get("model", "virtio")})
 
 
 def _is_property_string(key: str) -> bool:

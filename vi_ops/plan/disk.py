@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,8 @@ from vi_ops.plan.vm_config import SYSTEM_DISK
 from vi_ops.specs.vm import VmSpec
 from vi_ops.units import GIB, KIB, MIB, TIB, format_size, parse_size
 
+# Source: qemu-server, src/PVE/QemuServer/Drive.pm, drive_is_cloudinit.
+_CLOUD_INIT: Final = re.compile(r"[:/](vm-\d+-)?cloudinit(\.\w+)?$")
 _DISK_BUSES: Final = ("scsi", "virtio", "sata", "ide", "unused")
 
 
@@ -27,7 +30,10 @@ class Disk:
 
     @property
     def size_bytes(self) -> int | None:
-        return parse_size(self.size) if self.size else None
+        """A number without a unit is in bytes. Source: pve-common, src/PVE/JSONSchema.pm, parse_size."""
+        if not self.size:
+            return None
+        return int(self.size) if self.size.isdecimal() else parse_size(self.size)
 
     @property
     def storage(self) -> str:
@@ -35,7 +41,7 @@ class Disk:
 
     @property
     def is_cloud_init(self) -> bool:
-        return "cloudinit" in self.volid
+        return _CLOUD_INIT.search(self.volid) is not None
 
     @property
     def may_hold_data(self) -> bool:

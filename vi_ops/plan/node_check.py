@@ -81,6 +81,10 @@ def check_image(spec: VmSpec, node_spec: NodeSpec, node: NodeFacts) -> Iterator[
             f"{volid}: a disk is imported only from a volume of content type import",
             hint=f"store it as {storage}:import/<name>.qcow2",
         )
+    elif storage not in (*node.images, node_spec.image_storage):
+        # Only the image storage is listed: what another one holds the node will say.
+        if storage not in node.storages:
+            yield Finding("storage-missing", f"{node.name} has no storage {storage!r}", hint=_others(node))
     elif volid not in node.images.get(storage, frozenset()):
         word = spec.image if ":" not in spec.image else volume.removeprefix("import/")
         yield Finding(

@@ -30,8 +30,29 @@ Tag = Annotated[
     str, Matches(r"[A-Za-z0-9_][A-Za-z0-9_\-+.]*", "a tag of letters, digits, '_', '-', '+' and '.'")
 ]
 Bridge = Annotated[str, Matches(r"[A-Za-z][A-Za-z0-9_.\-]{0,14}", "a bridge or vnet such as 'vmbr0'")]
+# Both stand inside property strings, which cannot hold a comma (pve-common, parse_property_string).
 Snippet = Annotated[
-    str, Matches(r"[A-Za-z][\w.\-]*:snippets/\S+", "a snippet's volid such as 'local:snippets/extra.yaml'")
+    str,
+    Matches(r"[A-Za-z][\w.\-]*:snippets/[^\s,]+", "a snippet's volid such as 'local:snippets/extra.yaml'"),
+]
+Image = Annotated[
+    str,
+    Matches(
+        r"[^\s,]+",
+        "an image such as 'debian-13' or 'local:import/mine.qcow2', without blanks and commas",
+    ),
+]
+SearchDomain = Annotated[
+    str,
+    Matches(r"[\w.\-]+( [\w.\-]+)*", "a domain such as 'example.net', or several with blanks in between"),
+]
+# What the node takes for a hash: any other text it would hash again when it sets it later, yescrypt's `$y$`
+# included (qemu-server, src/PVE/API2/Qemu.pm, update_vm_api).
+PasswordHash = Annotated[
+    str,
+    Matches(
+        r"\$([156]|2[ay])(\$[^$\s]+){2,}", "a hash as `mkpasswd -m sha-512` prints it, beginning with '$6$'"
+    ),
 ]
 
 
@@ -45,8 +66,10 @@ def _address(text: str) -> str:
             "expected 'dhcp' or an IPv4 address with prefix length, such as '192.168.1.106/24'"
         ) from None
     network = interface.network
-    if "/" not in text or network.prefixlen == 0:
+    if "/" not in text:
         raise _refuse("expected the prefix length too, such as '192.168.1.106/24'")
+    if network.prefixlen < 8:  # pve-common, format CIDRv4
+        raise _refuse(f"expected a prefix length of 8 to 32, got /{network.prefixlen}")
     if network.prefixlen < 31 and interface.ip in (network.network_address, network.broadcast_address):
         raise _refuse(f"{interface.ip} is the network's or broadcast address of {network}, not a host's")
     return str(interface)
@@ -54,7 +77,9 @@ def _address(text: str) -> str:
 
 def _ip(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        if "%" not in text:  # a zone means something on one machine only
+            return str(ipaddress.ip_address(text))
+        raise ValueError(text)
     except ValueError:
         raise _refuse("expected an IP address such as '192.168.1.1'") from None
 
@@ -112,7 +137,7 @@ class NetworkSpec(Spec):
     vlan: int | None = Field(default=None, ge=1, le=4094)
     nameservers: tuple[IpAddress, ...] = ()
     """The node's own when left out."""
-    search_domain: str | None = None
+    search_domain: SearchDomain | None = None
 
 
 class UserSpec(Spec):
@@ -121,8 +146,8 @@ class UserSpec(Spec):
     name: UserName
     ssh_keys: Annotated[tuple[PublicKey, ...], WithJsonSchema(_KEYS_SCHEMA)] = ()
     """`auto`, or a list of `auto`, key texts and paths of `.pub` files. After loading: key texts."""
-    password_hash: str | None = Field(default=None, repr=False)
-    """For the console, as `mkpasswd` prints it; keep it in Ansible Vault."""
+    password_hash: PasswordHash | None = Field(default=None, repr=False)
+    """For the console, as `mkpasswd -m sha-512` prints it; keep it in Ansible Vault."""
 
 
 class CloudInitSpec(Spec):
@@ -166,7 +191,7 @@ class VmSpec(Spec):
     vmid: int = Field(ge=100, le=999_999_999)
     name: DnsName
     """The VM's name and its host name; the inventory name when left out."""
-    image: str
+    image: Image
     """Cloud image such as `debian-13` or `ubuntu-24.04`, or a volid on the node."""
     user: UserSpec
     disk: DiskSpec
@@ -198,7 +223,7 @@ class UnmanagedVmSpec(Spec):
     node: str
     vmid: int = Field(ge=100, le=999_999_999)
     name: DnsName
-    image: str | None = None
+    image: Image | None = None
     user: UserSpec | None = None
     disk: DiskSpec | None = None
     description: str = Field(default="", max_length=8192)
