@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
+from urllib.error import HTTPError
 
 from vi_ops.errors import Refused, StepFailed, Unreachable
 from vi_ops.plan.image import Source
@@ -99,6 +100,8 @@ def _release_date(source: Source) -> int:
         with urllib.request.urlopen(url, timeout=MIRROR_DEADLINE_S) as answer:  # noqa: S310
             lines = answer.read(65536).decode("utf-8", "replace").splitlines()
     except (OSError, ValueError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is the answer, with its connection
         raise Unreachable(
             "image-mirror",
             f"no answer from the Debian mirror: {url}: {error}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from typing import Final
+from urllib.error import HTTPError
 
 from vi_ops.errors import StepFailed, Unreachable
 from vi_ops.facts.image import Published, parse_checksums
@@ -34,6 +35,8 @@ def _ask(url: str, method: str) -> tuple[bytes, int | None]:
             length = answer.headers.get("Content-Length")
             return answer.read(_LONGEST_BYTES), int(length) if length else None
     except (OSError, ValueError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it is the answer, with its connection
         raise Unreachable(
             "image-publisher",
             f"no answer from the publisher: {method} {url}: {error}",
