@@ -59,8 +59,11 @@ def test_missing_rights_are_named_before_they_are_needed(fake: FakePve) -> None:
     fake.on("GET", "/access/permissions", {"/vms": {"VM.Audit": 1}})
     words = "Permission check failed (/nodes/pve1, Sys.Audit)"
     fake.on("GET", "/nodes/pve1/status", Answer(403, reason=words))
+    assert "pve-permission" not in checks(fake)
+    fake.on("GET", "/nodes/pve1/network", Answer(403, reason=words))
     found = checks(fake)
     assert found["doctor-rights"].verdict == "warn"
+    assert "Sys.Audit on /nodes/pve1" in found["doctor-rights"].message
     assert "VM.Allocate" in found["doctor-rights"].message
     assert "VM.Audit" not in found["doctor-rights"].message
     assert found["pve-permission"].verdict == "fail"

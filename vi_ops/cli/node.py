@@ -114,11 +114,11 @@ def trust(
       vi-ops node trust pve1
       vi-ops node trust pve1 --fingerprint AA:BB:CC:…
     """
-    from vi_ops.cli.reach import confirm_fingerprint, open_reach
+    from vi_ops.cli.reach import ask_on_terminal, open_reach
     from vi_ops.execute.trust import pin_shown
 
     with open_reach() as reach:
-        pinned = pin_shown(reach.site.node(name), reach.state.path, fingerprint, confirm_fingerprint)
+        pinned = pin_shown(reach.site.node(name), reach.state.path, fingerprint, ask_on_terminal())
     if as_json:
         from vi_ops.report.jsonl import print_record
 
@@ -190,9 +190,9 @@ def _print_status(name: str, facts: NodeFacts) -> None:
     console = console_on(sys.stdout)
     used, total = format_size(facts.memory_used_bytes), format_size(facts.memory_total_bytes)
     shape = "" if facts.physical else " (a VM itself)"
-    typer.echo(
-        f"{name}: Proxmox VE {facts.version}, {facts.cpus} threads, memory {used} of {total} used{shape}"
-    )
+    seen = f"{facts.cpus} threads, memory {used} of {total} used{shape}"
+    hidden = "processors and memory not shown to this login (Sys.Audit)"
+    typer.echo(f"{name}: Proxmox VE {facts.version}, {seen if facts.is_seen else hidden}")
     typer.echo(f"bridges: {', '.join(sorted(facts.bridges)) or 'none'}\n")
     rows = [
         (

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
-from vi_ops.errors import StepFailed
+from vi_ops.errors import Refused, StepFailed
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.pve_session import POOL_SIZE
 from vi_ops.facts.node import NodeAnswers, NodeFacts, parse_node, parse_storages
 from vi_ops.facts.vm import VmFacts, parse_vm
 
 _IMAGES: Final = "import"
+_REFUSED: Final[dict[str, Any]] = {}
 
 
 def look_at_node(pve: Pve) -> NodeFacts:
     """The node at this moment. Raises what `Pve.get` raises, FactError for an answer that makes no sense."""
     node = f"/nodes/{pve.node_name}"
     with ThreadPoolExecutor(5) as pool:
-        status = pool.submit(pve.get, f"{node}/status")
+        status = pool.submit(_status, pve, f"{node}/status")
         storage = pool.submit(pve.get, f"{node}/storage")
         network = pool.submit(pve.get, f"{node}/network", type="any_bridge")
         # full=1 asks all QEMUs in parallel (qemu-server, vmstatus): one call for the states of all guests.
@@ -41,8 +42,19 @@ def look_at_node(pve: Pve) -> NodeFacts:
         permissions=permissions.result(),
         version=None if has_version else pve.get("/version"),
         images=images,
+        is_seen=status.result() is not _REFUSED,
     )
     return parse_node(pve.node_name, answers)
+
+
+def _status(pve: Pve, path: str) -> Any:
+    """The node's own state; nothing for a login without Sys.Audit on it, which may well make VMs there."""
+    try:
+        return pve.get(path)
+    except Refused as error:
+        if error.code != "pve-permission":
+            raise
+        return _REFUSED
 
 
 def look_at_vm(pve: Pve, vmid: int, node: NodeFacts | None = None) -> VmFacts | None:

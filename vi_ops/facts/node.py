@@ -48,6 +48,7 @@ class NodeFacts:
 
     `images` maps a storage name to the volids with content `import` that it holds. `permissions_here` are
     those of `permissions` that do not reach below their path. `physical` is False for a node in a VM.
+    Processors and memory are 0 where the login may not see them: it lacks Sys.Audit on the node.
     """
 
     name: str
@@ -67,6 +68,11 @@ class NodeFacts:
     kernel: str | None = None
 
     @property
+    def is_seen(self) -> bool:
+        """Whether processors and memory are known."""
+        return self.memory_total_bytes > 0
+
+    @property
     def major(self) -> int:
         return int(self.release.split(".", 1)[0])
 
@@ -78,7 +84,10 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class NodeAnswers:
-    """What the node said, as it came: one field for each call of `look_at_node`."""
+    """What the node said, as it came: one field for each call of `look_at_node`.
+
+    `is_seen` is False where the login was refused the status.
+    """
 
     status: Any
     storage: Any = None
@@ -87,6 +96,7 @@ class NodeAnswers:
     permissions: Any = None
     version: Any = None
     images: Mapping[str, Any] = field(default_factory=dict)
+    is_seen: bool = True
 
 
 def parse_node(name: str, answers: NodeAnswers) -> NodeFacts:
@@ -96,8 +106,10 @@ def parse_node(name: str, answers: NodeAnswers) -> NodeFacts:
     """
     status = mapping_of(answers.status)
     cpu, memory = mapping_of(status.get("cpuinfo")), mapping_of(status.get("memory"))
+    cpus = total = used = 0
     try:
-        cpus, total, used = int(cpu["cpus"]), int(memory["total"]), int(memory["used"])
+        if answers.is_seen:
+            cpus, total, used = int(cpu["cpus"]), int(memory["total"]), int(memory["used"])
     except (KeyError, TypeError, ValueError) as error:
         raise FactError(
             "node-status", f"node {name} tells no processors or memory: {str(status)[:200]}"

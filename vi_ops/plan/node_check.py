@@ -108,7 +108,7 @@ def check_bridge(spec: VmSpec, node: NodeFacts) -> Iterator[Finding]:
 def check_threads(spec: VmSpec, node: NodeFacts) -> Iterator[Finding]:
     """vCPUs against host threads: above that the node refuses the start, not the config."""
     vcpus = spec.cpu.sockets * spec.cpu.cores
-    if vcpus > node.cpus:
+    if node.is_seen and vcpus > node.cpus:
         yield Finding(
             "cpu-too-many",
             f"{spec.cpu.sockets} x {spec.cpu.cores} = {vcpus} vCPUs are more than the"

@@ -32,6 +32,8 @@ class VmMemory:
 
 def plan_memory(spec: VmSpec, node: NodeFacts, vm: VmFacts | None, site: Site) -> VmMemory:
     """Decide the memory of a VM. With a card it counts as pinned: it holds all its memory from the start."""
+    if not node.is_seen:
+        return _unseen(spec, node, present_mib(vm))
     size = right_size(host_memory(node), load_of(spec), other_loads(spec, node, site))
     if spec.memory == "auto":
         memory = _automatic(spec, node, present_mib(vm), size)
@@ -100,6 +102,23 @@ def _automatic(spec: VmSpec, node: NodeFacts, present: int | None, size: MemoryS
         return VmMemory(present, f"{_say(present)}, automatic, stays: up to {_say(size.safe_mib)} is safe")
     reason = f"{_say(size.recommended_mib)} is the most that is safe on {node.name} beside {_needs(size)}"
     return VmMemory(size.recommended_mib, reason)
+
+
+def _unseen(spec: VmSpec, node: NodeFacts, present: int | None) -> VmMemory:
+    """Without a look at the node's memory a stated size is taken as it is, and `auto` finds none."""
+    memory_mib = present if spec.memory == "auto" else spec.memory // MIB
+    finding = Finding(
+        "node-unseen",
+        f"the login may not see processors and memory of {node.name}, so that"
+        f" {'no automatic memory can be found' if memory_mib is None else 'they are not checked'}",
+        hint=f"it lacks Sys.Audit on /nodes/{node.name}: `vi-ops node roles {spec.node}` prints how root"
+        " grants it" + ("; or state a size with `memory:`" if memory_mib is None else ""),
+        blocks=memory_mib is None,
+    )
+    if memory_mib is None:
+        return VmMemory(None, "the node's memory is not known", (finding,))
+    why = "as it is" if spec.memory == "auto" else "as the inventory says"
+    return VmMemory(memory_mib, f"{_say(memory_mib)}, {why}", (finding,))
 
 
 def _rivals(spec: VmSpec, node: NodeFacts, site: Site) -> Iterator[Finding]:
