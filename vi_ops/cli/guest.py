@@ -44,6 +44,7 @@ def ssh(
       vi-ops ssh vm106 -- journalctl -b -p err
     """
     from vi_ops.cli.reach import open_reach
+    from vi_ops.errors import StepFailed
     from vi_ops.execute.guest import Guest, vouch
     from vi_ops.execute.host_key import pinned
     from vi_ops.execute.ssh import openssh
@@ -52,9 +53,19 @@ def ssh(
         (spec,) = reach.specs([host], False)
         hosts_file = reach.state.known_hosts
         if vouch_again or not pinned(hosts_file, spec.ssh.host, spec.ssh.port):
-            vouch(
-                Guest(spec, reach.pve(spec.node), reach.state, tell=lambda line: typer.echo(line, err=True))
+            guest = Guest(
+                spec, reach.pve(spec.node), reach.state, tell=lambda line: typer.echo(line, err=True)
             )
+            try:
+                vouch(guest)
+            except StepFailed as error:
+                if error.code != "pve-not-found":
+                    raise
+                raise StepFailed(
+                    "vm-absent",
+                    f"VM {spec.vmid} does not exist on {spec.node}",
+                    hint=f"`vi-ops provision {host}` makes it",
+                ) from error
     argv = openssh(spec.ssh, hosts_file)
     if words:
         argv += ["--", shlex.join(words)]

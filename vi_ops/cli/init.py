@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,6 +76,7 @@ def _secret(file: Path | None, env: str | None) -> dict[str, str]:
 
 
 def _init_from_node(folder: Path, api: dict[str, Any], node: str | None, as_json: bool) -> None:
+    from vi_ops.cli.reach import ask_on_terminal
     from vi_ops.errors import Refused
     from vi_ops.execute.init import look_at_site
     from vi_ops.execute.pve import connect
@@ -87,9 +87,8 @@ def _init_from_node(folder: Path, api: dict[str, Any], node: str | None, as_json
 
     spec = build_node("node", api)
     state_dir = site_state(folder).path
-    confirm = (lambda asked: typer.confirm(asked, err=True)) if sys.stdin.isatty() else None
     try:
-        pve = connect(spec, state_dir=state_dir, confirm=confirm)
+        pve = connect(spec, state_dir=state_dir, confirm=ask_on_terminal())
     except Refused as error:
         if error.code != "tls-first-contact":
             raise

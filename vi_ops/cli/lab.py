@@ -188,12 +188,13 @@ def status(home: Home = None, as_json: Json = False) -> None:
 def reset(
     home: Home = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete the lab: its guests, disks, images, users and logs. Touches nothing else.
 
     \b
     Examples:
-      vi-ops lab reset          # lists what would be lost, then wants `reset` typed
+      vi-ops lab reset          # lists what would be lost, then asks
       vi-ops lab reset --yes
     """
     from vi_ops.errors import Refused
@@ -213,7 +214,10 @@ def reset(
             "lab-reset-unconfirmed", "nothing was deleted", hint="type the word reset, or give --yes"
         )
     daemon.reset(where)
-    typer.echo("lab deleted")
+    if as_json:
+        _print_json({"deleted": str(where), **lost})
+    else:
+        typer.echo("lab deleted")
 
 
 @fault_app.command("list")

@@ -27,6 +27,7 @@ GROUPS = {
 _UsageError: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
+_INTERRUPTED = 130
 # The system said no to a file: that is no bug.
 _FILE_TROUBLE = {
     errno.EACCES,
@@ -97,7 +98,10 @@ def root(
 def main() -> NoReturn:
     """Run the command line; every failure ends here as a message and an exit code."""
     try:
-        sys.exit(app(standalone_mode=False) or os.EX_OK)
+        code = app(standalone_mode=False) or os.EX_OK
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt  # Typer made an exit code of it
+        sys.exit(code)
     except ViOpsError as error:
         if os.environ.get("VI_OPS_DEBUG"):
             raise
@@ -108,7 +112,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         if sys.stderr.isatty():
             typer.echo("", err=True)  # the shell's prompt begins a line of its own
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except (BrokenPipeError, SystemExit) as end:
         # Typer makes an exit of a broken pipe.
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vi_ops.execute.guest import Console
     from vi_ops.execute.pve import Pve
     from vi_ops.execute.state import SiteState
@@ -42,7 +44,7 @@ class Reach:
         with self._lock:
             if node not in self._clients:
                 spec = self.site.node(node)
-                self._clients[node] = connect(spec, state_dir=self.state.path, confirm=confirm_fingerprint)
+                self._clients[node] = connect(spec, state_dir=self.state.path, confirm=ask_on_terminal())
             return self._clients[node]
 
     def specs(self, hosts: list[str], every: bool) -> list[VmSpec]:
@@ -50,6 +52,8 @@ class Reach:
         if every == bool(hosts):
             raise typer.BadParameter("name one or more VMs, or give --all")
         names = list(self.site.vms) if every else list(dict.fromkeys(hosts))
+        if not names:
+            typer.echo(f"{self.site.path} describes no VM that vi-ops manages", err=True)
         return [self.site.vm(name) for name in names]
 
     def console(self, spec: VmSpec) -> Console | None:
@@ -86,9 +90,6 @@ def lab_home(url: str) -> Path | None:
     return home if url.rstrip("/").endswith(f"127.0.0.1:{lab.get('port')}") else None
 
 
-def confirm_fingerprint(question: str) -> bool:
-    """Ask about a certificate on first contact; without a terminal the answer is no."""
-    if not sys.stdin.isatty():
-        typer.echo(question, err=True)
-        return False
-    return typer.confirm(question, err=True)
+def ask_on_terminal() -> Callable[[str], bool] | None:
+    """Who answers a question, such as one about a certificate on first contact; None without a terminal."""
+    return (lambda question: typer.confirm(question, err=True)) if sys.stdin.isatty() else None

@@ -42,6 +42,8 @@ def status(
         for state in states:
             print_record(_record(state), sys.stdout)
         return
+    if not states:
+        return
     headers = ("VM", "VMID", "NODE", "STATE", "SSH", "LAST RUN")
     print_table(console_on(sys.stdout), headers, [_row(state) for state in states])
 

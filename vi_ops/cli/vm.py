@@ -67,7 +67,7 @@ def plan(
     if as_json:
         for one in plans:
             jsonl.print_plan(one, sys.stdout)
-    else:
+    elif plans:
         show_plans(plans, console_on(sys.stdout))
     if any(one.is_blocked for one in plans):
         raise typer.Exit(6)

@@ -32,7 +32,9 @@ def attach(path: Path, *, stdin: int | None = None, stdout: int | None = None) -
             port.connect(str(path))
         except OSError as error:
             raise Unreachable(
-                "console-unreachable", f"nobody answers at the serial console {path}: {error}"
+                "console-unreachable",
+                f"nobody answers at the serial console {path}: {error.strerror or error}",
+                hint="`vi-ops status` shows whether the VM runs; one terminal at a time can be attached",
             ) from error
         port.setblocking(True)
         with _raw(keys):

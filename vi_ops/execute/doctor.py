@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +109,7 @@ def _check_rights(node: NodeSpec, gaps: Sequence[Lack]) -> Check:
         node.host,
         not gaps,
         f"the login lacks {told}" if gaps else "the login has the rights that vi-ops needs",
-        f"vi-ops node roles {node.host} prints what root types",
+        f"`vi-ops node roles {node.host}` prints what root types",
         Verdict.WARN,
     )
 
@@ -186,11 +187,14 @@ def _check_kvm(prove: Callable[[], bool | None]) -> Check:
     found = "/dev/kvm is there and does not work" if may_use_kvm() else "no /dev/kvm for this user"
     message = f"{found}: the lab's guests are emulated and boot in about a minute"
     hint = "add yourself to the group kvm, where the processor has virtualisation"
+    if may_use_kvm():
+        hint = "switch on virtualisation in the firmware, or nested virtualisation on this machine's host"
     return Check("doctor-kvm", Verdict.WARN, "this machine", message, hint)
 
 
 def _check_space() -> Check:
-    home = user_data_path("vi-ops")
+    named = os.environ.get("VI_OPS_LAB_DIR")
+    home = Path(named) if named else user_data_path("vi-ops")
     free = free_bytes(home)
     return _judge(
         "doctor-space",

@@ -55,7 +55,7 @@ def recipe_of(spec: ImageSpec) -> Recipe:
         raise SpecError(
             "image-not-built-here",
             f"{spec.name} is published ready-made and has no recipe here",
-            hint=f"vi-ops image fetch {spec.name} --node NODE",
+            hint=f"`vi-ops image fetch {spec.name}` has a node download it",
         )
     return plan_recipe(spec.name, spec.build, _shipped(spec.name))
 

@@ -37,6 +37,8 @@ UPLOAD_DEADLINES_S: Final = (30.0, 300.0)
 
 # pveproxy's own client: 595 found no daemon to hand the call to; the others lost it (AnyEvent::HTTP).
 _NOBODY_THERE: Final = 595
+_NODE_DOWN: Final = "is the node up, the VPN connected, the port open? `vi-ops doctor` looks at each"
+_LAB_DOWN: Final = "is the lab up (`vi-ops lab up` starts it), or the tunnel that begins at this address?"
 _LOST: Final = frozenset({502, 503, 504, 596, 597, 598, 599})
 _SLOW: Final = frozenset({504, 596})
 
@@ -221,10 +223,11 @@ class Pve:
 
     def _give_up(self, call: PveCall, failure: NoAnswer) -> NoReturn:
         where = f"{self.spec.host} at {self.spec.api.url}"
+        is_here = "//127.0.0.1" in self.spec.api.url or "//localhost" in self.spec.api.url
         raise Unreachable(
             "pve-unreachable",
             f"{call.method} {call.path}: no answer from {where}: {failure.words}",
-            hint="is the node up, the VPN connected, the port open? vi-ops doctor looks at each",
+            hint=_LAB_DOWN if is_here else _NODE_DOWN,
         ) from failure
 
 

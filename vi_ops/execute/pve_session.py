@@ -172,7 +172,7 @@ class PveSession(requests.Session):
 
     def _failure(self, error: requests.RequestException) -> Exception:
         causes = list(_causes(error))
-        words = str(causes[-1]) or type(causes[-1]).__name__
+        words = _words_of(causes[-1])
         if any(_is_certificate(cause) for cause in causes):
             return untrusted(self.base_url, self._trust, words)
         unsent = any(_UNSENT in getattr(cause, "__notes__", ()) for cause in causes)
@@ -228,17 +228,30 @@ class PveSession(requests.Session):
         }
 
 
+def _words_of(cause: BaseException) -> str:
+    """What the system says, without Python's numbers and source lines around it."""
+    if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_message:
+        return cause.verify_message
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(cause) or type(cause).__name__
+
+
 def untrusted(url: str, trust: Trust, words: str) -> Unreachable:
     """The certificate is not the one we trust; nothing was sent."""
+    url = url.removesuffix("/api2/json")
     if trust.fingerprint:
         message = f"{url} shows another certificate than the pinned one; nothing was sent: {words}"
         hint = (
-            "if the node has a new certificate, compare its fingerprint there, then: vi-ops node trust NODE"
+            "if the node has a new certificate, compare its fingerprint there, then: `vi-ops node trust NODE`"
         )
         return Unreachable("tls-changed", message, hint=hint)
     message = f"the certificate of {url} is not verified by {trust.ca_file}; nothing was sent: {words}"
-    hint = "take /etc/pve/pve-root-ca.pem of this node and a name or address that its certificate has,"
-    return Unreachable("tls-unverified", message, hint=f"{hint} or pin it: vi-ops node trust NODE")
+    hint = (
+        "take /etc/pve/pve-root-ca.pem of this node and a name or address that its certificate has, or remove"
+        " ca_file and pin the certificate: `vi-ops node trust NODE`"
+    )
+    return Unreachable("tls-unverified", message, hint=hint)
 
 
 def read_data(answer: requests.Response) -> Any:

@@ -167,7 +167,7 @@ def refusal(call: str, who: str, node: str, status: int, words: str, errors: Map
         return Unreachable(
             "pve-login",
             f"{call}: {node} refused the login of {who}: {words}",
-            hint=f"check the secret; vi-ops node roles {node} prints how root makes user and token",
+            hint=f"check the secret; `vi-ops node roles {node}` prints how root makes user and token",
         )
     if status == 403 or parse_denied(words):
         return _forbidden(call, who, node, words)
@@ -202,7 +202,7 @@ def _forbidden(call: str, who: str, node: str, words: str) -> ViOpsError:
     return Refused(
         "pve-permission",
         f"{call}: {words}{lacks}",
-        hint=f"vi-ops node roles {node} prints the least role and the commands that root types once",
+        hint=f"`vi-ops node roles {node}` prints the least role and the commands that root types once",
     )
 
 

@@ -137,14 +137,14 @@ def _first_contact(url: str, name: str, confirm: Callable[[str], bool] | None) -
     shown = shown_fingerprint(url)
     asked = (
         f"First contact with {name} at {url}.\nIts certificate has the SHA-256 fingerprint\n  {shown}\n"
-        f"Compare with what this prints on the node:\n  {ON_NODE}\nIs it the same"
+        f"Compare with what this prints on the node:\n  {ON_NODE}\nIs it the same?"
     )
     if confirm is None or not confirm(asked):
         why = "nobody is there to confirm it" if confirm is None else "it was not confirmed"
         raise Refused(
             "tls-first-contact",
             f"{name} at {url} shows a certificate that is not known yet, and {why}; fingerprint {shown}",
-            hint=f"compare it on the node ({ON_NODE}), then: vi-ops node trust {name} --fingerprint {shown}",
+            hint=f"compare it on the node ({ON_NODE}), then `vi-ops node trust {name} --fingerprint {shown}`",
         )
     return shown
 

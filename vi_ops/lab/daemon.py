@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -88,7 +89,13 @@ def up(home: Path, release: str | None = None, port: int | None = None, schema: 
             message = f"the lab's server is not ready after {UP_DEADLINE_S:.0f} s"
             raise StepFailed("lab-start-failed", message, hint=f"see {log_file}") from None
     if starter.returncode != 0:
-        message = f"the lab's server ended at once: {_last_line(log_file)}"
+        last = _last_line(log_file)
+        if os.strerror(errno.EADDRINUSE).lower() in last.lower():
+            message = f"port {settings['port']} of 127.0.0.1 is taken by another program"
+            raise Refused(
+                "lab-port-taken", message, hint="choose another with --port; 0 takes any that is free"
+            )
+        message = f"the lab's server ended at once: {last}"
         raise StepFailed("lab-start-failed", message, hint=f"see {log_file}")
     started = find(home)
     assert started is not None  # noqa: S101 - lab.json was written above
@@ -114,7 +121,7 @@ def down(home: Path, keep_guests: bool = False, grace_s: float = GUEST_SHUTDOWN_
 def reset(home: Path) -> None:
     """Stop everything and delete the lab's folder. Only a folder that holds a lab is touched."""
     if not (home / "lab.json").exists():
-        raise Refused("lab-absent", f"there is no lab in {home}", hint="vi-ops lab up starts one")
+        raise Refused("lab-absent", f"there is no lab in {home}", hint="`vi-ops lab up` starts one")
     down(home, grace_s=0)
     shutil.rmtree(home)
 
@@ -145,12 +152,12 @@ def _settings(home: Path, release: str | None, port: int | None, schema: Path | 
     old = read_json(home / "lab.json", {})
     if release and old.get("release", release) != release:
         what = f"the lab in {home} is release {old['release']}, not {release}"
-        raise Refused("lab-release-fixed", what, hint="use another --home, or vi-ops lab reset first")
+        raise Refused("lab-release-fixed", what, hint="use another --home, or `vi-ops lab reset` first")
     if _pid(home) is not None:
         if port and port != old["port"]:
-            raise Refused("lab-runs", f"the lab runs on port {old['port']}", hint="vi-ops lab down first")
+            raise Refused("lab-runs", f"the lab runs on port {old['port']}", hint="`vi-ops lab down` first")
         if schema and str(schema.absolute()) != old.get("schema"):
-            raise Refused("lab-runs", "the lab runs without this schema", hint="vi-ops lab down first")
+            raise Refused("lab-runs", "the lab runs without this schema", hint="`vi-ops lab down` first")
     chosen = port if port is not None else old.get("port", DEFAULT_PORT)
     settings = {"release": "9.2", "node": "pve1", "ssh_port_base": 22000, **old, "port": chosen}
     settings["url"] = f"https://127.0.0.1:{chosen}"

@@ -110,12 +110,12 @@ def not_attached(spec: VmSpec, config: Mapping[str, ConfigValue]) -> tuple[str, 
     }
     cards = [
         f"GPU {gpu.mapping}{f' ({gpu.model})' if gpu.model else ''} is not attached:"
-        " the VM boots without it; `vi-ops gpu` attaches it"
+        " the VM boots without it, vi-ops cannot attach it yet"
         for gpu in spec.gpus
         if gpu.mapping not in present
     ]
     sticks = [
-        f"USB device {usb.mapping} ({usb.id}) is not attached: `vi-ops usb` attaches it"
+        f"USB device {usb.mapping} ({usb.id}) is not attached: vi-ops cannot do that yet"
         for usb in spec.usb
         if usb.mapping not in present
     ]

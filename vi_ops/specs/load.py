@@ -58,7 +58,7 @@ def build_site(path: Path, hosts: Iterable[HostVars], findings: Iterable[SpecFin
         found.extend(check_vm(vm))
     found.extend(check_site({name for name, host in known.items() if host.kind == "node"}, guests))
     found = [*found[:count], *(each for each in found[count:] if not _follows(each, found[:count]))]
-    if blocking := tuple(finding for finding in found if finding.blocks):
+    if blocking := tuple(sorted((one for one in found if one.blocks), key=lambda one: _place(one, known))):
         raise InventoryError(blocking, (_line(finding, known) for finding in blocking))
     return Site(path, nodes, vms, unmanaged, tuple(found))
 
@@ -88,6 +88,14 @@ def _follows(finding: SpecFinding, earlier: Iterable[SpecFinding]) -> bool:
     return any(
         finding.host == cause.host and finding.path == cause.path[: len(finding.path)] for cause in earlier
     )
+
+
+def _place(finding: SpecFinding, known: Mapping[str, HostVars]) -> tuple[str, int]:
+    """File and line, in the order in which somebody works through them."""
+    if finding.host not in known:
+        return "", 0
+    place = known[finding.host].place(finding.path)
+    return place.file, place.line or 0
 
 
 def _line(finding: SpecFinding, known: Mapping[str, HostVars]) -> str:
