@@ -83,6 +83,7 @@ def node_of(case: Case) -> NodeFacts:
         {name: frozenset(volids) for name, volids in told["images"].items()},
         {path: frozenset(privileges) for path, privileges in told["permissions"].items()},
         physical=told.get("physical", True),
+        vnets=frozenset(told.get("vnets", ())),
     )
 
 

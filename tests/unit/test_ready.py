@@ -335,3 +335,16 @@ def test_recoverable_errors_are_warnings_and_deprecations_are_not() -> None:
 def test_a_foreign_status_file_is_refused(text: str) -> None:
     with pytest.raises(StepFailed, match="not as expected"):
         parse_cloud_init_status(text)
+
+
+def test_what_the_ha_manager_starts_is_waited_for(scene: Scene) -> None:
+    scene.vm.status = "stopped"
+    assert scene.fails("powered").code == "ready-powered"
+    looks = iter([("stopped", 1), ("stopped", 1), ("running", 1)])
+
+    def status(path: str) -> Any:
+        now, managed = next(looks)
+        return {"status": now, "qmpstatus": now, "ha": {"managed": managed}}
+
+    scene.guest.pve.get = status  # type: ignore[method-assign,assignment]
+    assert scene.wait("powered", 5) == "QEMU says running"

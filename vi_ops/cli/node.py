@@ -226,7 +226,7 @@ def _record(name: str, facts: NodeFacts) -> dict[str, Any]:
     from dataclasses import asdict
 
     plain = {key: value for key, value in asdict(facts).items() if not key.startswith("permissions")}
-    plain["bridges"] = sorted(facts.bridges)
+    plain |= {"bridges": sorted(facts.bridges), "vnets": sorted(facts.vnets)}
     plain["images"] = {storage: sorted(volids) for storage, volids in facts.images.items()}
     plain["guests"] = list(plain["guests"].values())
     plain["storages"] = [{**row, "content": sorted(row["content"])} for row in plain["storages"].values()]

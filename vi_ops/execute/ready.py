@@ -8,13 +8,15 @@ four calls and one SSH connection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vi_ops.errors import StepFailed, Unreachable, ViOpsError
 from vi_ops.execute.guest import Guest, vouch
 from vi_ops.execute.host_key import pinned
 from vi_ops.execute.ssh import describe, open_shell
+from vi_ops.facts.answer import mapping_of
 from vi_ops.facts.cloud_init_status import STATUS_FILE, parse_cloud_init_status
 from vi_ops.facts.console import BootStage, boot_stage, plain_lines
 from vi_ops.facts.ready import APT_BUSY_SCRIPT, addresses_of, parse_apt_busy
@@ -126,11 +128,18 @@ def _created(guest: Guest) -> Seen:
 def _powered(guest: Guest) -> Seen:
     status = guest.pve.get(f"{guest.path}/status/current")
     state = status.get("qmpstatus", status["status"])
+    if status["status"] != "running" and _is_managed(status):
+        return Seen(False, "the HA manager has not started it yet")
     if status["status"] != "running":
         raise _failed("powered", guest, f"the VM is {status['status']}")
     if state in _STUCK:
         raise _failed("powered", guest, f"QEMU says {state}")
     return Seen(state == "running", f"QEMU says {state}")
+
+
+def _is_managed(status: Mapping[str, Any]) -> bool:
+    """Whether a start is a request to the HA manager, whose task ends long before the VM runs."""
+    return str(mapping_of(status.get("ha")).get("managed", 0)) == "1"
 
 
 def _firmware(guest: Guest) -> Seen:
@@ -189,7 +198,8 @@ def _cloud_init(guest: Guest) -> Seen:
     if not facts.is_finished:
         return Seen(False, f"cloud-init runs {facts.stage or 'between stages'}")
     if facts.warnings:
-        return Seen(True, f"finished, with {len(facts.warnings)} warnings: {'; '.join(facts.warnings)}")
+        warnings = "a warning" if len(facts.warnings) == 1 else f"{len(facts.warnings)} warnings"
+        return Seen(True, f"finished, with {warnings}: {'; '.join(facts.warnings)}")
     return Seen(True, f"finished ({facts.datasource})")
 
 

@@ -48,6 +48,7 @@ class NodeFacts:
 
     `images` maps a storage name to the volids with content `import` that it holds. `permissions_here` are
     those of `permissions` that do not reach below their path. `physical` is False for a node in a VM.
+    `vnets` are those of `bridges` that lie in an SDN zone, which the node does not name.
     Processors and memory are 0 where the login may not see them: it lacks Sys.Audit on the node.
     """
 
@@ -66,6 +67,7 @@ class NodeFacts:
     physical: bool = True
     uptime_s: int | None = None
     kernel: str | None = None
+    vnets: frozenset[str] = frozenset()
 
     @property
     def is_seen(self) -> bool:
@@ -125,6 +127,7 @@ def parse_node(name: str, answers: NodeAnswers) -> NodeFacts:
         memory_used_bytes=used,
         storages={storage.name: storage for storage in parse_storages(answers.storage)},
         bridges=frozenset(parse_bridges(answers.network)),
+        vnets=frozenset(parse_bridges(answers.network, frozenset({"vnet"}))),
         guests={guest.vmid: guest for guest in parse_guests(answers.qemu)},
         images={storage: frozenset(parse_volids(rows)) for storage, rows in answers.images.items()},
         permissions=rights.granted,
@@ -159,10 +162,10 @@ def parse_storages(rows: object) -> Iterator[StorageFacts]:
             )
 
 
-def parse_bridges(rows: object) -> Iterator[str]:
+def parse_bridges(rows: object, types: frozenset[str] = _BRIDGES) -> Iterator[str]:
     """Names of the bridges among `GET /nodes/{node}/network`."""
     for row in rows_of(rows):
-        if row.get("iface") and row.get("type") in _BRIDGES:
+        if row.get("iface") and row.get("type") in types:
             yield str(row["iface"])
 
 

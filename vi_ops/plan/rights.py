@@ -44,6 +44,8 @@ _AGENT: Final = {
         "VM.GuestAgent.FileRead|VM.GuestAgent.Unrestricted",
     ),
 }
+# Where the node's own bridges stand among the paths of rights. Source: pve-guest-common, check_vnet_access.
+_LOCAL_ZONE: Final = "/sdn/zones/localnetwork"
 _DRIVES: Final = ("efidisk", "ide", "scsi")
 Needs = dict[str, set[str]]
 
@@ -52,6 +54,8 @@ def missing_rights(steps: Iterable[Step], spec: VmSpec, node: NodeFacts) -> tupl
     """One finding for each path on which the login lacks privileges that the steps need."""
     findings: list[Finding] = []
     for path, needed in sorted(needed_rights(steps, spec, node.major).items()):
+        if path.startswith(f"{_LOCAL_ZONE}/") and spec.network.bridge in node.vnets:
+            continue  # it lies in another zone; a login that may not use it does not see it either
         lacking = [one.split("|") for one in needed if not node.rights.allows(path, *one.split("|"))]
         missing = sorted({alternatives[0] for alternatives in lacking})
         if missing:
@@ -111,4 +115,4 @@ def _add_config(needs: Needs, vm: set[str], params: Mapping[str, Param], *, is_c
         if name == "net" and value:
             net = parse_net(value)
             bridge = "/".join(filter(None, (net.get("bridge"), net.get("tag"))))
-            needs.setdefault(f"/sdn/zones/localnetwork/{bridge}", set()).add("SDN.Use")
+            needs.setdefault(f"{_LOCAL_ZONE}/{bridge}", set()).add("SDN.Use")
