@@ -20,7 +20,8 @@ Log = Callable[[str], None]
 
 @dataclass
 class FakeGuests:
-    """The guests that run, by vmid. `deaf` ones do not power off when asked; `agents` answer by command.
+    """The guests that run, by vmid. `deaf` ones do not power off when asked; `agents` answer by command,
+    unless their guest is `unbooted`: it runs, and nothing in it.
 
     An agent's answer may be an exception, which is then raised.
     """
@@ -28,6 +29,7 @@ class FakeGuests:
     running: dict[int, dict[str, str]] = field(default_factory=dict)
     paused: set[int] = field(default_factory=set)
     deaf: set[int] = field(default_factory=set)
+    unbooted: set[int] = field(default_factory=set)
     agents: dict[int, dict[str, Any]] = field(default_factory=dict)
     media: list[tuple[int, str, str]] = field(default_factory=list)
     plugged: list[tuple[str, int, str]] = field(default_factory=list)
@@ -59,7 +61,9 @@ class FakeGuests:
         self, node: Node, vmid: int, config: Mapping[str, str], log: Log, timeout_s: float = 30
     ) -> None:
         await cloudinit.build_iso(node, vmid, config, log)
-        if node.faults.is_on("no-boot", vmid):
+        self.unbooted.discard(vmid)
+        if node.faults.take("no-boot", vmid):
+            self.unbooted.add(vmid)
             self.deaf.add(vmid)
         self.running[vmid] = dict(config)
         self.began[vmid] = time.monotonic()
@@ -113,7 +117,8 @@ class FakeGuests:
         arguments: Mapping[str, object] | None = None,
         timeout_s: float = 5,
     ) -> Any:
-        if node.faults.is_on("agent-silent", vmid) or vmid not in self.agents:
+        nobody = vmid in self.unbooted or vmid not in self.agents
+        if node.faults.take("agent-silent", vmid) or nobody:
             raise GuestError(f"VM {vmid} qga command '{command}' failed - got timeout")
         if command == "guest-ping":
             return {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import random
+import socket
 import ssl
 import threading
 import urllib.parse
@@ -119,7 +121,8 @@ def running_lab(
 ) -> Iterator[RunningLab]:
     """Serve a lab from `home` until the block ends. `settings` are written to lab.json."""
     home.mkdir(parents=True, exist_ok=True)
-    default = {"release": release, "node": "pve1", "auth_delay_s": 0}
+    ports = {"port": 0, "url": "", "ssh_port_base": free_ssh_port_base()}
+    default = {"release": release, "node": "pve1", "auth_delay_s": 0, **ports}
     write_json(home / "lab.json", {**default, **read_json(home / "lab.json", {}), **(settings or {})})
     node = Node(home, release)
     ensure_seeded(node)
@@ -152,11 +155,32 @@ def running_lab(
     if isinstance(started[0], BaseException):
         raise started[0]
     try:
-        write_json(home / "lab.json", {**read_json(home / "lab.json", {}), "port": started[0]})
-        yield RunningLab(home, started[0], node, loop)
+        lab = RunningLab(home, started[0], node, loop)
+        write_json(home / "lab.json", {**read_json(home / "lab.json", {}), "port": lab.port, "url": lab.url})
+        yield lab
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(DEADLINE_S)
+
+
+def free_ssh_port_base() -> int:
+    """A base for the SSH forwards of guests 100 to 199: free now, and none of the default lab's.
+
+    The ports lie below those that Linux gives to outgoing connections (32768 and up).
+    """
+    for base in random.sample(range(23000, 32000, 100), 50):
+        if all(_is_free(port) for port in range(base + 100, base + 200)):
+            return base
+    raise AssertionError("no hundred ports in a row are free")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def published_schema(release: str) -> Path | None:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.lab import free_ssh_port_base
 from vi_ops.execute.image import image_path
 from vi_ops.lab.fault import Fault, Faults
 from vi_ops.lab.store import write_json
@@ -118,9 +118,7 @@ def lab_site(root: Path) -> Iterator[Site]:
     """A lab on free ports that holds the built image, and a copy of the lab's inventory."""
     site = Site(root)
     shutil.copytree(INVENTORY, site.inventory)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        ssh_port_base = free.getsockname()[1] - 106
-    settings = {"ssh_port_base": ssh_port_base, "port": 0, "url": "", "release": "9.2", "node": "pve1"}
+    settings = {"ssh_port_base": free_ssh_port_base(), "port": 0, "url": "", "release": "9.2", "node": "pve1"}
     site.lab.mkdir(parents=True)
     write_json(site.lab / "lab.json", settings)
     started = site.run("lab", "up")

@@ -100,6 +100,6 @@ def vm_lab(home: Path, release: str = "9.2", *, schema: bool = True) -> Iterator
         guests.install(patch)
         settings = {"host": {"cpus": 4, "memory_bytes": 8 * 1024**3}}
         with running_lab(home, release, published_schema(release) if schema else None, settings) as lab:
-            for userid in ("root@pam", "nobody@pve"):
-                seed.add_user(lab.node.acl, userid, tokens={"t": (SECRET, False)})
+            for userid, password in (("root@pam", lab.root_password), ("nobody@pve", None)):
+                seed.add_user(lab.node.acl, userid, password, tokens={"t": (SECRET, False)})
             yield VmLab(lab, guests)

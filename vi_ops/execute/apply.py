@@ -115,7 +115,8 @@ def _send(call: PveCall, number: int, work: Work) -> str:
         raise task_failed(result, f"{call.method} {call.path}")
     for warning in result.warnings:
         listener.note(f"warning: {warning}")
-    return f"done, with {len(result.warnings)} warnings" if result.warnings else "done"
+    number = len(result.warnings)
+    return f"done, with {number} warning{'s' if number > 1 else ''}" if number else "done"
 
 
 def _play(name: str, host: str, work: Work) -> str:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from vi_ops.errors import Refused, StepFailed, ViOpsError
+from vi_ops.errors import LockHeld, Refused, StepFailed, ViOpsError
 from vi_ops.execute.apply import Listener, Work, apply_plan
 from vi_ops.execute.guest import Console, Guest
 from vi_ops.execute.host_key import unpin
 from vi_ops.execute.journal import Journal, StepRecord, open_journal
 from vi_ops.execute.lock import hold_lock
-from vi_ops.execute.look import look_at_node, look_at_vm
+from vi_ops.execute.look import look_around, look_at_node, look_at_vm
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.state import SiteState
 from vi_ops.facts.task import is_upid, parse_upid
@@ -66,6 +66,7 @@ def look_and_plan(target: Target, journal: Journal, before: int | None = None) -
     spec, pve = target.spec, target.pve
     node = look_at_node(pve)
     vm = look_at_vm(pve, spec.vmid, node)
+    node = look_around(pve, node, [vm])
     unfinished = {step.key for step in journal.left(spec.host, before)}
     plan = plan_vm(spec, pve.spec, node, vm, target.site, unfinished=unfinished)
     return plan, vm
@@ -74,8 +75,8 @@ def look_and_plan(target: Target, journal: Journal, before: int | None = None) -
 def provision(target: Target, show: Callable[[Plan], None]) -> Outcome:
     """Bring a VM to its spec and its guest to readiness; `show` gets the plan before anything is done.
 
-    Raises LockHeld when another run works on the VM, Refused with every finding that blocks, and what
-    `apply_plan` raises. Run again after any of them: it goes on where this one stopped.
+    Raises LockHeld when another run or the node works on the VM, Refused with every finding that blocks, and
+    what `apply_plan` raises. Run again after any of them: it goes on where this one stopped.
     """
     began_s = time.monotonic()
     with _run(target, f"provision {target.spec.host}") as work:
@@ -180,7 +181,9 @@ def _refuse_blocked(plan: Plan) -> None:
     if not blocking:
         return
     if len(blocking) == 1:
-        raise Refused(blocking[0].code, f"{plan.subject}: {blocking[0].message}", hint=blocking[0].hint)
+        (only,) = blocking
+        kind = LockHeld if only.code == "vm-locked" else Refused
+        raise kind(only.code, f"{plan.subject}: {only.message}", hint=only.hint)
     lines = [
         f"\n  [{one.code}] {one.message}" + (f"\n    hint: {one.hint}" if one.hint else "")
         for one in blocking

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from vi_ops.errors import FactError, StepFailed, Unreachable, ViOpsError
+from vi_ops.errors import FactError, LockHeld, StepFailed, Unreachable, ViOpsError
 from vi_ops.execute.refusal import meaning_of
 from vi_ops.facts.task import TaskResult, Upid, parse_log, parse_task, parse_upid
 
@@ -46,13 +46,18 @@ def wait_for_task(pve: Pve, upid: str, deadline_s: float, tell: Tell | None = No
         pause_s = min(pause_s * 1.5, POLL_LONGEST_S)
 
 
-def task_failed(result: TaskResult, call: str) -> StepFailed:
-    """The error for a task that did not end well: its words, the end of its log, its UPID, a remedy."""
+def task_failed(result: TaskResult, call: str) -> ViOpsError:
+    """The error for a task that did not end well: its words, the end of its log, its UPID, a remedy.
+
+    A task finds out about a lock only when it runs: that is LockHeld, as for a call that is refused at once.
+    """
     meaning = meaning_of(result.exitstatus)
     log = "".join(f"\n  {line}" for line in result.tail)
     name, text = (f"task {result.upid}", f"\n{result.upid.text}") if result.upid else ("task", "")
-    return StepFailed(
-        "pve-task-failed",
+    is_locked = meaning is not None and meaning.kind is LockHeld
+    kind, code = (LockHeld, "pve-locked") if is_locked else (StepFailed, "pve-task-failed")
+    return kind(
+        code,
         f"{call}: {name} failed: {result.exitstatus}{log}{text}",
         hint=meaning.remedy(result.upid.node, result.upid.id) if meaning and result.upid else None,
     )

@@ -10,6 +10,7 @@ import logging
 import time
 import urllib.parse
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -132,9 +133,8 @@ class Server:
             return method, path, User("")
         needs_csrf = http.method != "GET" and not (method and method.template == UPLOAD)
         faults = self.node.faults
-        user = self.node.login.user_of(
-            http.headers, needs_csrf, lambda: faults.take("expired-ticket", path=exchange.path) is not None
-        )
+        is_expired = partial(faults.take, "expired-ticket", path=exchange.path, method=http.method)
+        user = self.node.login.user_of(http.headers, needs_csrf, lambda: is_expired() is not None)
         if method is None:
             raise Refusal(501, f"Method '{http.method} {exchange.path}' not implemented")
         if user.tokenid and not method.tokens:

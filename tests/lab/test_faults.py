@@ -1,0 +1,137 @@
+"""Every fault of the lab against the real command line: exit code, words, what is left, and how it goes on.
+
+Cases are in tests/cases/faults.yml; what a table cannot say is below. Guests are fakes, but for the last.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.scene import VMID, Scene, scene, vi_ops
+from vi_ops.execute import apply, pve_lost
+from vi_ops.execute.journal import open_journal
+from vi_ops.lab.fault import NAMES
+from vi_ops.plan import ready
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+Case = dict[str, Any]
+CASES: list[Case] = yaml.safe_load((Path(__file__).parents[1] / "cases" / "faults.yml").read_text("utf-8"))
+VM = f"/nodes/pve1/qemu/{VMID}"
+CALLS = {
+    "create": "POST /nodes/pve1/qemu",
+    "resize": f"PUT {VM}/resize",
+    "start": f"POST {VM}/status/start",
+    "config": f"POST {VM}/config",
+    "stop": f"POST {VM}/status/stop",
+    "destroy": f"DELETE {VM}",
+}
+
+
+@pytest.fixture
+def drill(tmp_path: Path) -> Iterator[Scene]:
+    with scene(tmp_path) as running:
+        yield running
+
+
+def inject(fault: str) -> None:
+    ran = vi_ops("lab", "fault", "inject", *shlex.split(fault))
+    assert ran.code == 0, ran.err
+
+
+def test_every_fault_has_a_case() -> None:
+    assert {case["fault"].split()[0] for case in CASES} == set(NAMES)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["about"]) for case in CASES])
+def test_case(drill: Scene, monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
+    prepare(drill, case)
+    before, pins = counts(drill), drill.known_hosts()
+    command = shlex.split(case.get("run", f"provision vm{VMID}"))
+    inject(case["fault"])
+    with monkeypatch.context() as patch:
+        hurry(patch, case.get("hurry", {}))
+        ran = vi_ops(*command)
+
+    assert ran.code == case["exit"], ran
+    if "code" in case:
+        assert f"error [{case['code']}]" in ran.err
+        assert drill.known_hosts() == pins
+    for words in case.get("says", []):
+        assert words in ran.err
+    done = {name: number - before[name] for name, number in counts(drill).items()}
+    assert {name: number for name, number in done.items() if number} == case.get("done", {})
+    check_state(drill, case.get("state", "absent"))
+    check_journal(drill, case, command)
+
+    assert vi_ops("lab", "fault", "clear").code == 0
+    again = vi_ops(*shlex.split(case.get("again", shlex.join(command))))
+    assert again.code == 0, again
+    check_state(drill, case.get("then", "running"))
+    assert counts(drill)["create"] == case.get("creates", 1)
+    assert vi_ops("status", f"vm{VMID}", "--json").out.count('"outcome": "ok"') == 1
+
+
+def prepare(drill: Scene, case: Case) -> None:
+    """Bring the ground, the change and the login of a case about."""
+    if case.get("login") == "password":
+        text = drill.node_file.read_text().replace("token: ops@pve!viops", "user: root@pam")
+        drill.node_file.write_text(text.replace("lab_dir }}/token", "lab_dir }}/root-password"))
+    ground = case.get("ground", "nothing")
+    if ground != "nothing":
+        ran = vi_ops("provision", f"vm{VMID}")
+        assert ran.code == 0, ran
+    if ground == "stopped":
+        assert drill.lab.power(VMID, "stop")[0] == "OK"
+    if "change" in case:
+        drill.vm_file.write_text(drill.vm_file.read_text().replace("vm:\n", f"vm:\n  {case['change']}\n"))
+
+
+def hurry(patch: pytest.MonkeyPatch, deadlines: dict[str, float]) -> None:
+    """Shorten deadlines of the product, of which the shortest is 60 s."""
+    if stage_s := deadlines.get("stage"):
+        stages = tuple(stage._replace(deadline_s=stage_s) for stage in ready.STAGES)
+        patch.setattr(ready, "STAGES", stages)
+    if lost_s := deadlines.get("lost"):
+        patch.setattr(pve_lost, "SETTLE_S", lost_s)
+        patch.setattr(pve_lost, "SETTLE_SLOW_S", lost_s)
+    if start_s := deadlines.get("start"):
+        patch.setattr(apply, "start_deadline_s", lambda config: start_s)
+
+
+def counts(drill: Scene) -> dict[str, int]:
+    """How often the node carried out each call so far."""
+    return {name: drill.carried_out(call) for name, call in CALLS.items()}
+
+
+def check_state(drill: Scene, state: str) -> None:
+    """The VM is what it should be: gone with everything, or whole; never locked, never half."""
+    node = drill.lab.lab.node
+    if state == "absent":
+        assert VMID not in node.vmids()
+        assert drill.volumes() == []
+        return
+    config = drill.lab.config(VMID).values
+    assert "lock" not in config
+    assert drill.lab.get(VMID, "status/current")["status"] == state
+    drives = [config[name].split(",")[0].partition("/")[2] for name in ("ide2", "scsi0")]
+    assert drill.volumes() == sorted(drives)
+
+
+def check_journal(drill: Scene, case: Case, command: list[str]) -> None:
+    """The journal says how the run ended and which steps were begun in vain; a plan leaves no run."""
+    with open_journal(drill.state.journal) as journal:
+        begun = [step.key for step in journal.left(f"vm{VMID}") if step.started is not None]
+        run = journal.last_run(f"vm{VMID}")
+    assert begun == [f"vm{VMID}/{name}" for name in case.get("left", [])]
+    if command[0] == "plan":
+        assert run is None
+    else:
+        assert run
+        assert run.outcome == case.get("code", "ok")
