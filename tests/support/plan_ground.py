@@ -84,6 +84,7 @@ def node_of(case: Case) -> NodeFacts:
         {path: frozenset(privileges) for path, privileges in told["permissions"].items()},
         physical=told.get("physical", True),
         vnets=frozenset(told.get("vnets", ())),
+        taken=told.get("taken", {}),
     )
 
 

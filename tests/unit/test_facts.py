@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from vi_ops.errors import FactError
-from vi_ops.facts.node import NodeAnswers, parse_guests, parse_node, parse_storages
+from vi_ops.facts.node import NodeAnswers, parse_guests, parse_node, parse_storages, parse_taken
 from vi_ops.facts.task import (
     TaskKind,
     find_task,
@@ -32,6 +32,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "node": lambda asked: parse_node("pve1", NodeAnswers(**asked)),
     "storages": lambda asked: tuple(parse_storages(asked)),
     "guests": lambda asked: tuple(parse_guests(asked)),
+    "taken": lambda asked: parse_taken(asked, "pve1"),
     "vm": lambda asked: parse_vm(106, "pve1", asked["pending"], asked["status"]),
     "upid": parse_upid,
     "task": lambda asked: parse_task(parse_upid(UPID), asked["status"], parse_log(asked["log"])),
@@ -98,6 +99,7 @@ ROWS = st.lists(
 def test_no_answer_breaks_a_parser(answer: Any) -> None:
     tuple(parse_storages(answer))
     tuple(parse_guests(answer))
+    parse_taken(answer, "pve1")
     parse_log(answer)
     find_task(answer, TaskKind("pve1", "qmstart", "106"), "root@pam", 0)
     parse_task(parse_upid(UPID), answer, ())

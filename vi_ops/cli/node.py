@@ -225,7 +225,9 @@ def _print_status(name: str, facts: NodeFacts) -> None:
 def _record(name: str, facts: NodeFacts) -> dict[str, Any]:
     from dataclasses import asdict
 
-    plain = {key: value for key, value in asdict(facts).items() if not key.startswith("permissions")}
+    plain = {
+        key: value for key, value in asdict(facts).items() if not key.startswith(("permissions", "taken"))
+    }
     plain |= {"bridges": sorted(facts.bridges), "vnets": sorted(facts.vnets)}
     plain["images"] = {storage: sorted(volids) for storage, volids in facts.images.items()}
     plain["guests"] = list(plain["guests"].values())

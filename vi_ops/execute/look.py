@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 from vi_ops.errors import Refused, StepFailed
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.pve_session import POOL_SIZE
-from vi_ops.facts.node import NodeAnswers, NodeFacts, parse_node, parse_storages
+from vi_ops.facts.node import NodeAnswers, NodeFacts, parse_node, parse_storages, parse_taken
 from vi_ops.facts.vm import VmFacts, parse_vm
 
 _IMAGES: Final = "import"
@@ -85,3 +86,10 @@ def look_at_vms(pve: Pve, vmids: Iterable[int], node: NodeFacts) -> dict[int, Vm
     wanted = list(vmids)
     with ThreadPoolExecutor(POOL_SIZE) as pool:
         return dict(zip(wanted, pool.map(lambda vmid: look_at_vm(pve, vmid, node), wanted), strict=True))
+
+
+def look_around(pve: Pve, node: NodeFacts, vms: Iterable[VmFacts | None]) -> NodeFacts:
+    """The facts with what has a vmid elsewhere in the cluster; asked for only where a VM is absent."""
+    if all(vms):
+        return node
+    return replace(node, taken=parse_taken(pve.get("/cluster/resources", type="vm"), node.name))

@@ -49,6 +49,7 @@ class NodeFacts:
     `images` maps a storage name to the volids with content `import` that it holds. `permissions_here` are
     those of `permissions` that do not reach below their path. `physical` is False for a node in a VM.
     `vnets` are those of `bridges` that lie in an SDN zone, which the node does not name.
+    `taken` says in words what has a vmid elsewhere in the cluster, or is a container here.
     Processors and memory are 0 where the login may not see them: it lacks Sys.Audit on the node.
     """
 
@@ -68,6 +69,7 @@ class NodeFacts:
     uptime_s: int | None = None
     kernel: str | None = None
     vnets: frozenset[str] = frozenset()
+    taken: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def is_seen(self) -> bool:
@@ -189,3 +191,14 @@ def parse_guests(rows: object) -> Iterator[GuestSummary]:
 def parse_volids(rows: object) -> Iterator[str]:
     """Volume ids of `GET /nodes/{node}/storage/{storage}/content`."""
     return (str(row["volid"]) for row in rows_of(rows) if row.get("volid"))
+
+
+def parse_taken(rows: object, node: str) -> dict[int, str]:
+    """What else than a VM of `node` has a vmid, by vmid, from `GET /cluster/resources?type=vm`."""
+    taken: dict[int, str] = {}
+    for row in rows_of(rows):
+        vmid, kind, where = integer_of(row.get("vmid")), row.get("type"), row.get("node")
+        if vmid is not None and (kind, where) != ("qemu", node):
+            what = "container" if kind == "lxc" else "VM"
+            taken[vmid] = f"{what} {row.get('name') or vmid} on {where}"
+    return taken

@@ -113,6 +113,9 @@ def _await_creation(spec: VmSpec, vm: VmFacts) -> Plan:
 
 def _taken(spec: VmSpec, node: NodeFacts) -> tuple[Finding, ...]:
     other = node.guests.get(spec.vmid)
+    if elsewhere := node.taken.get(spec.vmid):
+        hint = "choose a free vmid; if it is this VM and was moved, let `node` name where it is now"
+        return (Finding("vmid-taken", f"vmid {spec.vmid} is taken by {elsewhere}", hint=hint),)
     if other is None:
         return ()
     return (_other_name(spec, node.name, other.name),)
