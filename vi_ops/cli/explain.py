@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from vi_ops.cli import complete
-from vi_ops.errors import ViOpsError
+from vi_ops.cli.say import say
 
 
 def explain(
@@ -38,8 +39,8 @@ def explain(
         from difflib import get_close_matches
 
         near = get_close_matches(code, codes, n=1)
-        hint = f"did you mean {near[0]}?" if near else "`vi-ops explain` lists all codes"
-        raise ViOpsError("unknown-code", f"no code is named {code!r}", hint=hint)
+        hint = f"did you mean {near[0]!r}?" if near else "`vi-ops explain` lists all codes"
+        raise typer.BadParameter(f"no code is named {code!r}; {hint}", param_hint="CODE")
     chosen = [codes[code]] if code else sorted(codes.values(), key=lambda entry: entry.name)
     for entry in chosen:
         if as_json:
@@ -47,7 +48,7 @@ def explain(
         elif code:
             typer.echo(_page(entry.name, entry.title, entry.why, entry.remedy))
         else:
-            typer.echo(f"{entry.name:<28}  {entry.title}")
+            say(entry.title, sys.stdout, prefix=f"{entry.name:<26}  ", style="bold", hang=28)
 
 
 def _page(name: str, title: str, why: str, remedy: str) -> str:
@@ -59,4 +60,5 @@ def _page(name: str, title: str, why: str, remedy: str) -> str:
         lines = fill(kept, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         return lines.replace("\xa0", " ")
 
-    return f"{name}: {title}\n\nWhy\n{indented(why)}\n\nWhat to do\n{indented(remedy)}"
+    head = fill(f"{name}: {title}", 80, break_on_hyphens=False)
+    return f"{head}\n\nWhy\n{indented(why)}\n\nWhat to do\n{indented(remedy)}"

@@ -90,14 +90,12 @@ def up(
       vi-ops lab up --release 8.4 --port 8007 --home /tmp/lab8
       vi-ops lab up --json
     """
-    from vi_ops.errors import Refused
     from vi_ops.lab import daemon
 
     _require_extra()
     if release is not None and release not in daemon.RELEASES:
-        raise Refused(
-            "lab-release-unknown", f"the lab knows no release {release}", hint=" or ".join(daemon.RELEASES)
-        )
+        known = " or ".join(daemon.RELEASES)
+        raise typer.BadParameter(f"{release!r} is not {known}", param_hint="--release")
     started = daemon.up(home or daemon.default_home(), release, port, schema)
     if as_json:
         _print_json(started.shown())
@@ -286,8 +284,10 @@ def inject(
 
     from vi_ops.errors import Refused
     from vi_ops.lab import daemon
-    from vi_ops.lab.fault import Fault
+    from vi_ops.lab.fault import NAMES, Fault
 
+    if name not in NAMES:
+        raise typer.BadParameter(_no_such_fault(name), param_hint="FAULT")
     where = home or daemon.default_home()
     if daemon.find(where) is None:
         raise Refused("lab-absent", f"there is no lab in {where}", hint="`vi-ops lab up` starts one")
@@ -325,6 +325,15 @@ def clear(
         from vi_ops.report.text import count
 
         typer.echo(f"{count(gone, 'fault')} cleared")
+
+
+def _no_such_fault(name: str) -> str:
+    from difflib import get_close_matches
+
+    from vi_ops.lab.fault import NAMES
+
+    near = get_close_matches(name, NAMES, n=1)
+    return f"no fault is called {name!r}; " + (f"did you mean {near[0]!r}?" if near else ", ".join(NAMES))
 
 
 def _typed(question: str) -> str:

@@ -50,7 +50,8 @@ class Reach:
     def specs(self, hosts: list[str], every: bool) -> list[VmSpec]:
         """The VMs named on the command line, each once, or all of the site's."""
         if every == bool(hosts):
-            raise typer.BadParameter("name one or more VMs, or give --all")
+            some = ", ".join([*list(self.site.vms)[:5], *(["..."] if len(self.site.vms) > 5 else [])])
+            raise typer.BadParameter(f"name one or more VMs ({some}), or give --all")
         names = list(self.site.vms) if every else list(dict.fromkeys(hosts))
         if not names:
             typer.echo(f"{self.site.path} describes no VM that vi-ops manages", err=True)
