@@ -22,9 +22,13 @@ CLOUD_INIT_DONE = """{"v1": {"datasource": "DataSourceNoCloud", "stage": null,
 
 @dataclass
 class FakeVm:
-    """One VM. `files` is what the agent reads; it answers after `boots` more looks."""
+    """One VM. `files` is what the agent reads; it answers after `boots` more looks.
+
+    `running` is the config in force where another one waits for a power cycle.
+    """
 
     config: dict[str, Any] = field(default_factory=lambda: {"net0": f"virtio={MAC},bridge=vmbr0"})
+    running: dict[str, Any] | None = None
     status: str = "stopped"
     qmpstatus: str = ""
     boots: int = 0
@@ -69,7 +73,7 @@ class FakeNode:
             raise StepFailed("pve-not-found", f"Configuration file 'nodes/pve1/qemu-server/{parts[3]}.conf'")
         match parts[4:]:
             case ["config"]:
-                return dict(vm.config)
+                return dict(vm.running or vm.config if wanted.get("current") else vm.config)
             case ["snapshot"]:
                 return [{"name": "current"}]
             case ["status", "current"]:
@@ -124,7 +128,7 @@ class FakeNode:
             vm.boots -= 1
             raise StepFailed("pve-agent-silent", "QEMU guest agent is not running")
         if command == "network-get-interfaces":
-            mac = vm.config["net0"].split("=")[1].split(",")[0].lower()
+            mac = (vm.running or vm.config)["net0"].split("=")[1].split(",")[0].lower()
             addresses = [
                 {"ip-address": one.split("/")[0], "prefix": int(one.split("/")[1]), "ip-address-type": "ipv4"}
                 for one in vm.addresses

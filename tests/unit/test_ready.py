@@ -177,7 +177,13 @@ def test_a_silent_console_does_not_hold_up_a_guest_whose_agent_answers(scene: Sc
 def test_another_address_than_the_specs_is_named(scene: Scene) -> None:
     scene.vm.addresses = ["192.168.1.15/24"]
     error = scene.fails("address")
-    assert "192.168.1.15/24, and should have 192.168.1.106/24" in error.message
+    assert "192.168.1.15/24, and should have 192.168.1.106/24; a changed one takes" in error.message
+
+
+def test_a_nic_that_waits_for_a_power_cycle_is_not_looked_for(scene: Scene) -> None:
+    scene.vm.running = dict(scene.vm.config)
+    scene.vm.config["net0"] = "virtio=BC:24:11:00:00:99,bridge=vmbr0"
+    assert "192.168.1.106/24" in scene.wait("address")
 
 
 def test_with_dhcp_any_address_will_do(scene: Scene) -> None:

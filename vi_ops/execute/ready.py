@@ -174,7 +174,7 @@ def _agent(guest: Guest) -> Seen:
 
 def _address(guest: Guest) -> Seen:
     if guest.mac is None:
-        net = str(guest.pve.get(f"{guest.path}/config").get("net0", ""))
+        net = str(guest.pve.get(f"{guest.path}/config", current=True).get("net0", ""))  # the NIC in force
         guest.mac = parse_net(net).get("macaddr")
         if guest.mac is None:
             raise _failed("address", guest, f"net0 has no MAC address: {net!r}")
@@ -186,7 +186,10 @@ def _address(guest: Guest) -> Seen:
     has = f"net0 ({guest.mac}) has {', '.join(found) or 'no address'}"
     if wanted == "dhcp":
         return Seen(any("." in address for address in found), has)
-    return Seen(wanted in found, has if wanted in found else f"{has}, and should have {wanted}")
+    if wanted in found:
+        return Seen(True, has)
+    when = "; a changed one takes effect at the VM's next start" if found else ""
+    return Seen(False, f"{has}, and should have {wanted}{when}")
 
 
 def _cloud_init(guest: Guest) -> Seen:
