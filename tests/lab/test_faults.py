@@ -5,7 +5,9 @@ Cases are in tests/cases/faults.yml; what a table cannot say is below. Guests ar
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,21 @@ import pytest
 import yaml
 
 from tests.support.scene import VMID, Scene, scene, vi_ops
-from vi_ops.execute import apply, pve_lost
+from vi_ops.execute import apply
+from vi_ops.execute.image import image_path
 from vi_ops.execute.journal import open_journal
+from vi_ops.facts.image import BuiltImage
 from vi_ops.lab.fault import NAMES
+from vi_ops.lab.volume import FIRMWARE
 from vi_ops.plan import ready
+from vi_ops.units import MIB
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 Case = dict[str, Any]
-CASES: list[Case] = yaml.safe_load((Path(__file__).parents[1] / "cases" / "faults.yml").read_text("utf-8"))
+CASES: list[Case]
+PUSHES: list[Case]
+CASES, PUSHES = yaml.safe_load_all((Path(__file__).parents[1] / "cases" / "faults.yml").read_text("utf-8"))
 VM = f"/nodes/pve1/qemu/{VMID}"
 CALLS = {
     "create": "POST /nodes/pve1/qemu",
@@ -31,6 +39,7 @@ CALLS = {
     "config": f"POST {VM}/config",
     "stop": f"POST {VM}/status/stop",
     "destroy": f"DELETE {VM}",
+    "upload": "POST /nodes/pve1/storage/local/upload",
 }
 
 
@@ -78,6 +87,65 @@ def test_case(drill: Scene, monkeypatch: pytest.MonkeyPatch, case: Case) -> None
     assert vi_ops("status", f"vm{VMID}", "--json").out.count('"outcome": "ok"') == 1
 
 
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["about"]) for case in PUSHES])
+def test_push(drill: Scene, case: Case) -> None:
+    content = build_image(drill)
+    inject(case["fault"])
+    ran = vi_ops("image", "push", "debian-13")
+
+    assert ran.code == case["exit"], ran
+    if "code" in case:
+        assert f"error [{case['code']}]" in ran.err
+    for words in case.get("says", []):
+        assert words in ran.err
+    whole = [content] if case.get("stored") else []
+    assert [file.read_bytes() for file in drill.image.parent.iterdir()] == whole
+    assert not list((drill.lab.lab.home / "tmp").iterdir()), "half a file was left behind"
+
+    assert vi_ops("lab", "fault", "clear").code == 0
+    sent = counts(drill)["upload"]
+    again = vi_ops("image", "push", "debian-13")
+    assert again.code == 0, again
+    assert drill.image.read_bytes() == content
+    assert counts(drill)["upload"] == sent + (0 if whole else 1)
+
+
+def build_image(drill: Scene) -> bytes:
+    """Have the image here, as if built, and not on the node; gives its bytes."""
+    content = drill.image.read_bytes()
+    path = image_path("debian-13")
+    path.parent.mkdir(parents=True)
+    drill.image.rename(path)
+    digest = hashlib.sha256(content).hexdigest()
+    built = BuiltImage("debian-13", "recipe", 1, digest, len(content), digest, 64 * MIB, {}, {})
+    path.with_suffix(".json").write_text(built.to_json())
+    return content
+
+
+@pytest.mark.skipif(
+    shutil.which("qemu-system-x86_64") is None or not FIRMWARE.exists(),
+    reason="qemu-system-x86_64 or OVMF is not installed",
+)
+def test_a_real_qemu_that_never_boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fake: the firmware of a real QEMU finds no disk, the console shows it, and destroy cleans up."""
+    with scene(tmp_path, fakes=False) as drill:
+        text = drill.vm_file.read_text().replace("firmware: seabios", "firmware: ovmf")
+        drill.vm_file.write_text(text.replace("64 MiB", "256 MiB"))
+        inject("no-boot --count 1")
+        with monkeypatch.context() as patch:
+            hurry(patch, {"stage": 3, "firmware": 40})
+            ran = vi_ops("provision", f"vm{VMID}")
+        assert ran.code == 1, ran
+        assert f"error [ready-kernel]: vm{VMID}: stage kernel: not reached after 3 s: the firmware" in ran.err
+        console = ran.err.partition(" console: ")[2]
+        assert "BdsDxe" in console
+        assert f"hint: `vi-ops console vm{VMID}` shows" in ran.err
+        check_state(drill, "running")
+        destroyed = vi_ops("destroy", f"vm{VMID}", "--yes-destroy", f"vm{VMID}")
+        assert destroyed.code == 0, destroyed
+        check_state(drill, "absent")
+
+
 def prepare(drill: Scene, case: Case) -> None:
     """Bring the ground, the change and the login of a case about."""
     if case.get("login") == "password":
@@ -95,12 +163,11 @@ def prepare(drill: Scene, case: Case) -> None:
 
 def hurry(patch: pytest.MonkeyPatch, deadlines: dict[str, float]) -> None:
     """Shorten deadlines of the product, of which the shortest is 60 s."""
-    if stage_s := deadlines.get("stage"):
-        stages = tuple(stage._replace(deadline_s=stage_s) for stage in ready.STAGES)
-        patch.setattr(ready, "STAGES", stages)
-    if lost_s := deadlines.get("lost"):
-        patch.setattr(pve_lost, "SETTLE_S", lost_s)
-        patch.setattr(pve_lost, "SETTLE_SLOW_S", lost_s)
+    stages = [
+        stage._replace(deadline_s=deadlines.get(stage.name, deadlines.get("stage", stage.deadline_s)))
+        for stage in ready.STAGES
+    ]
+    patch.setattr(ready, "STAGES", tuple(stages))
     if start_s := deadlines.get("start"):
         patch.setattr(apply, "start_deadline_s", lambda config: start_s)
 
@@ -120,7 +187,8 @@ def check_state(drill: Scene, state: str) -> None:
     config = drill.lab.config(VMID).values
     assert "lock" not in config
     assert drill.lab.get(VMID, "status/current")["status"] == state
-    drives = [config[name].split(",")[0].partition("/")[2] for name in ("ide2", "scsi0")]
+    names = {"ide2", "scsi0", "efidisk0"} & set(config)
+    drives = [config[name].split(",")[0].partition("/")[2] for name in names]
     assert drill.volumes() == sorted(drives)
 
 

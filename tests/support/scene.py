@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import shutil
@@ -16,13 +17,16 @@ from unittest import mock
 import pytest
 
 from tests.support.fake_agent import FakeAgent
+from tests.support.fake_guests import FakeGuests
 from tests.support.fake_node import CLOUD_INIT_DONE
+from tests.support.lab import running_lab
 from tests.support.ssh_server import SshServer, ssh_server
 from tests.support.vm_lab import VmLab, vm_lab
 from vi_ops.cli.main import main
 from vi_ops.execute import apply
 from vi_ops.execute.ansible import PlaybookResult
 from vi_ops.execute.state import SiteState, site_state
+from vi_ops.lab import guest
 
 INVENTORY = Path(__file__).parents[2] / "inventory" / "lab"
 VMID = 106
@@ -68,6 +72,11 @@ class Scene:
     def node_file(self) -> Path:
         return self.site / "host_vars" / "pve1.yml"
 
+    @property
+    def image(self) -> Path:
+        """The image on the node's storage."""
+        return self.lab.storage / "import" / "debian-13.qcow2"
+
     def carried_out(self, call: str) -> int:
         """How often the node did what `POST /nodes/pve1/qemu` asks: answers may have been lost since."""
         return sum(
@@ -100,18 +109,19 @@ def vi_ops(*words: str) -> Ran:
 
 
 @contextmanager
-def scene(folder: Path) -> Iterator[Scene]:
-    """Serve a lab from `folder` and make a site for it, until the block ends."""
+def scene(folder: Path, *, fakes: bool = True) -> Iterator[Scene]:
+    """Serve a lab from `folder` and make a site for it, until the block ends; guests are `fakes` or QEMUs."""
     site = folder / "site"
     shutil.copytree(INVENTORY, site)
     with (
         pytest.MonkeyPatch.context() as patch,
-        vm_lab(folder / "lab", schema=False) as lab,
+        vm_lab(folder / "lab", schema=False) if fakes else _with_qemu(folder / "lab") as lab,
         ssh_server(folder) as ssh,
     ):
         patch.setenv("VI_OPS_LAB_DIR", str(folder / "lab"))
         patch.setenv("VI_OPS_LAB_PORT", str(lab.lab.port))
         patch.setenv("VI_OPS_STATE_DIR", str(folder / "state"))
+        patch.setenv("VI_OPS_CACHE_DIR", str(folder / "cache"))
         patch.setenv("VI_OPS_INVENTORY", str(site))
         patch.setattr(apply, "run_playbook", lambda *args, **options: PlaybookResult(ok=2, changed=0))
         here = Scene(lab, site)
@@ -120,8 +130,18 @@ def scene(folder: Path) -> Iterator[Scene]:
         lab.guests.agents[VMID] = _agent(lab, ssh).answers()
         key = f"{ssh.user_key.get_name()} {ssh.user_key.get_base64()} smith\n"
         ssh.user_key_file.with_name(f"{ssh.user_key_file.name}.pub").write_text(key)
-        make_image(lab.storage / "import" / "debian-13.qcow2")
+        make_image(here.image)
         yield here
+
+
+@contextmanager
+def _with_qemu(home: Path) -> Iterator[VmLab]:
+    with running_lab(home) as lab:
+        try:
+            yield VmLab(lab, FakeGuests())
+        finally:
+            for vmid in lab.node.vmids():
+                asyncio.run_coroutine_threadsafe(guest.stop(lab.node, vmid), lab.loop).result(30)
 
 
 def _agent(lab: VmLab, ssh: SshServer) -> FakeAgent:

@@ -159,7 +159,7 @@ class Pve:
             try:
                 data = self._send(call, body)
             except NoAnswer as failure:
-                if not body.is_sent:
+                if not (failure.sent and body.is_sent):
                     self._give_up(call, failure)
                 data = find_out(self, LostWrite(call, failure, began_s, self._known))
         return self._outcome(call, data, copy_deadline_s(len(body)), tell)

@@ -47,6 +47,8 @@ async def upload(request: Request, node: Node) -> str:
             log(f"target file: {target}")
             log(f"file size is: {temporary.stat().st_size}")
             await _verify(request, temporary, log)
+            if node.is_full(request.path["storage"]):
+                raise Refusal(500, f"import failed: {target}: No space left on device")
             await asyncio.to_thread(shutil.move, temporary, target)
             log("finished file import successfully")
         finally:
