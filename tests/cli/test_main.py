@@ -144,10 +144,9 @@ def complete(words: str, **env: str) -> list[str]:
 @pytest.mark.slow
 def test_tab_knows_names_without_loading_the_inventory() -> None:
     site = {"VI_OPS_INVENTORY": str(ROOT / "inventory" / "example")}
-    vms = ["vm101", "vm103", "vm104", "vm105", "vm106"]
     for command in ("plan", "provision", "status", "ssh", "console", "destroy"):
-        assert complete(f"vi-ops {command} ", **site) == vms, command
-    assert complete("vi-ops plan vm106 vm10", **site) == vms[:-1]
+        assert complete(f"vi-ops {command} ", **site) == ["vm106"], command  # the others are unmanaged
+    assert complete("vi-ops plan vm106 vm10", **site) == []
     assert complete("vi-ops node status ", **site) == ["pve1"]
     assert complete("vi-ops image push debian-13 --node ", **site) == ["pve1"]
     assert complete(f"vi-ops -i {ROOT / 'inventory' / 'lab'} plan ") == ["vm106"]

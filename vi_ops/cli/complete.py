@@ -10,7 +10,7 @@ import typer
 
 
 def vm_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """VMs that have a host_vars file, without those that are on the command line already."""
+    """VMs that have a host_vars file and are managed, without those that are on the command line already."""
     given = ctx.params.get("hosts") or ()
     return [name for name in _hosts(ctx, "vm") if name.startswith(incomplete) and name not in given]
 
@@ -54,11 +54,11 @@ def _hosts(ctx: typer.Context, kind: str) -> Iterator[str]:
     for entry in entries:
         if entry.is_dir():
             yield entry.name
-        elif entry.suffix in {".yml", ".yaml"} and not _has_key(entry, other):
+        elif entry.suffix in {".yml", ".yaml"} and not _has_line(entry, other, "  managed: false"):
             yield entry.stem
 
 
-def _has_key(file: Path, key: str) -> bool:
-    """Whether a line begins with the key: it is the file's one top-level mapping of ours."""
+def _has_line(file: Path, *beginnings: str) -> bool:
+    """Whether a line begins so: `vm:` or `node:` is the file's one top-level mapping of ours."""
     with file.open(encoding="utf-8", errors="replace") as lines:
-        return any(line.startswith(key) for line in lines)
+        return any(line.startswith(beginnings) for line in lines)

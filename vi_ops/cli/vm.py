@@ -103,6 +103,8 @@ def provision(
     crew: Crew[Outcome] = Crew()
     with open_reach() as reach:
         specs = reach.specs(hosts or [], every)
+        if not specs:
+            return
         progress = Progress(console)
         targets = _targets(reach, specs, crew.stopped.is_set, wait, None if as_json else progress)
         show = show_one(console, is_alone=len(specs) == 1, as_json=as_json)

@@ -46,7 +46,9 @@ def push_image(pve: Pve, spec: ImageSpec, show: Show, tell: Tell) -> Plan:
         raise SpecError(
             "image-not-built",
             f"{spec.name} has not been built here: there is no {image_path(spec.name)} with its record",
-            hint=f"build it first: `vi-ops image build {spec.name}`",
+            hint=f"build it first: `vi-ops image build {spec.name}`"
+            if spec.build
+            else f"it is published ready-made: `vi-ops image fetch {spec.name}`",
         )
     stored = _look(pve, spec)
     plan = plan_push(spec, pve.node_name, pve.spec.image_storage, built, stored)

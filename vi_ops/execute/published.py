@@ -28,6 +28,12 @@ def look_at_published(spec: ImageSpec) -> Published:
     return Published(spec.algorithm, checksum, _ask(spec.url, "HEAD")[1])
 
 
+def _words_of(error: Exception) -> str:
+    """What the system says, without what urllib puts around it."""
+    reason = getattr(error, "reason", error)
+    return (isinstance(reason, OSError) and reason.strerror) or str(error)
+
+
 def _ask(url: str, method: str) -> tuple[bytes, int | None]:
     request = urllib.request.Request(url, method=method, headers={"User-Agent": "vi-ops"})  # noqa: S310
     try:
@@ -39,6 +45,6 @@ def _ask(url: str, method: str) -> tuple[bytes, int | None]:
             error.close()  # it is the answer, with its connection
         raise Unreachable(
             "image-publisher",
-            f"no answer from the publisher: {method} {url}: {error}",
+            f"no answer from the publisher: {method} {url}: {_words_of(error)}",
             hint="nothing was changed on the node; check this machine's way to the internet",
         ) from error
