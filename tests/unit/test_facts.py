@@ -21,6 +21,7 @@ from vi_ops.facts.task import (
     parse_log,
     parse_task,
     parse_upid,
+    running_tasks,
     task_of_call,
 )
 from vi_ops.facts.vm import parse_pending, parse_vm
@@ -100,6 +101,7 @@ def test_no_answer_breaks_a_parser(answer: Any) -> None:
     tuple(parse_storages(answer))
     tuple(parse_guests(answer))
     parse_taken(answer, "pve1")
+    running_tasks(answer)
     parse_log(answer)
     find_task(answer, TaskKind("pve1", "qmstart", "106"), "root@pam", 0)
     parse_task(parse_upid(UPID), answer, ())
@@ -146,3 +148,15 @@ def test_the_newest_task_is_taken() -> None:
     task = find_task([row(newer), row()], KIND, "root@pam!viops", SINCE)
     assert task is not None
     assert task.text == newer
+
+
+def test_what_still_runs_is_waited_for_and_an_open_console_is_not() -> None:
+    console = UPID.replace("qmstart", "vncproxy")
+    rows = [
+        {"upid": UPID, "status": "RUNNING"},
+        {"upid": UPID, "type": "qmstart"},
+        {"upid": console, "status": "RUNNING"},
+        {"upid": UPID.replace("qmstart", "qmstop"), "status": "OK"},
+        {"upid": "garbage"},
+    ]
+    assert [task.text for task in running_tasks(rows)] == [UPID]

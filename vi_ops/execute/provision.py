@@ -18,7 +18,7 @@ from vi_ops.execute.lock import hold_lock
 from vi_ops.execute.look import look_around, look_at_node, look_at_vm
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.state import SiteState
-from vi_ops.facts.task import is_upid, parse_upid
+from vi_ops.facts.task import Upid, running_tasks
 from vi_ops.facts.vm import VmFacts
 from vi_ops.plan.deadline import copy_deadline_s
 from vi_ops.plan.destroy import plan_destroy
@@ -156,24 +156,20 @@ def _await_tasks(target: Target, work: Work) -> None:
     pve, spec = target.pve, target.spec
     rows = pve.get(f"/nodes/{pve.node_name}/tasks", source="active", vmid=spec.vmid)
     left = {step.upid: step for step in work.journal.left(spec.host, work.run) if step.upid}
-    for upid in sorted({row["upid"] for row in rows if _is_running(row)}):
-        work.listener.start(f"Wait for task {parse_upid(upid)}, which still runs on {pve.node_name}")
-        work.listener.note(_of_whom(upid, left.get(upid)))
-        work.upid = upid
-        result = pve.wait(upid, copy_deadline_s(spec.disk.size), work.listener.note)
+    for task in running_tasks(rows):
+        work.listener.start(f"Wait for task {task}, which still runs on {pve.node_name}")
+        work.listener.note(_of_whom(task, left.get(task.text)))
+        work.upid = task.text
+        result = pve.wait(task.text, copy_deadline_s(spec.disk.size), work.listener.note)
         work.listener.stop(result.exitstatus)
         work.upid = None
 
 
-def _is_running(row: Mapping[str, Any]) -> bool:
-    return is_upid(row.get("upid")) and row.get("status", "RUNNING") in {"RUNNING", "running", ""}
-
-
-def _of_whom(upid: str, step: StepRecord | None) -> str:
+def _of_whom(task: Upid, step: StepRecord | None) -> str:
     if step is None or step.started is None:
-        return f"begun by {parse_upid(upid).user}, not by this site's journal: {upid}"
+        return f"begun by {task.user}, not by this site's journal: {task.text}"
     minutes = (time.time() - step.started) / 60
-    return f"resuming: {step.key} was begun {minutes:.0f} min ago by a run that ended before it: {upid}"
+    return f"resuming: {step.key} was begun {minutes:.0f} min ago by a run that ended before it: {task.text}"
 
 
 def _refuse_blocked(plan: Plan) -> None:

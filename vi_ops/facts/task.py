@@ -22,6 +22,9 @@ _NO_LOG: Final = ("no content", "unable to open file - ")
 
 TAIL_LINES: Final = 10
 
+# Somebody looks on: these last as long as a window is open. Source: qemu-server, src/PVE/API2/Qemu.pm.
+_CONSOLES: Final = frozenset({"spiceproxy", "vncproxy"})
+
 
 @dataclass(frozen=True)
 class Upid:
@@ -175,3 +178,13 @@ def find_task(
         if fits and upid.starttime >= since:
             found.append(upid)
     return max(found, key=lambda upid: upid.starttime, default=None)
+
+
+def running_tasks(rows: object) -> tuple[Upid, ...]:
+    """What still runs of `GET /nodes/{node}/tasks?source=active`; open consoles are left out."""
+    texts = {
+        str(row["upid"])
+        for row in rows_of(rows)
+        if is_upid(row.get("upid")) and row.get("status", "RUNNING") in {"RUNNING", "running", ""}
+    }
+    return tuple(upid for upid in map(parse_upid, sorted(texts)) if upid.type not in _CONSOLES)
