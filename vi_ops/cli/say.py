@@ -30,6 +30,7 @@ def say(text: str, stream: IO[str], *, prefix: str = "", style: str = "", hang: 
 
 def say_error(code: str, message: str, hint: str | None, subject: str | None = None) -> None:
     """Print an error on stderr, as one object where `--json` was given."""
+    message = message.removeprefix(f"{subject}: ")
     if wants_json():
         import json
 

@@ -50,7 +50,9 @@ def status(
 
 def _row(state: VmState) -> tuple[str, ...]:
     spec = state.spec
-    ssh = state.ssh if state.is_pinned else f"{state.ssh} (no key yet)"
+    ssh = state.ssh.removesuffix(":22")
+    if state.vm and not state.is_pinned:
+        ssh += " (no key yet)"
     return (spec.host, str(spec.vmid), spec.node, _state(state), ssh, _last(state))
 
 

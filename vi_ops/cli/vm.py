@@ -92,6 +92,8 @@ def provision(
       vi-ops provision vm106 vm101 --wait 600
       vi-ops provision --all --json
     """
+    from contextlib import nullcontext
+
     from vi_ops.cli.crew import Crew
     from vi_ops.cli.reach import open_reach
     from vi_ops.cli.words import report_errors, report_interrupt, report_outcome, show_one
@@ -109,7 +111,7 @@ def provision(
         targets = _targets(reach, specs, crew.stopped.is_set, wait, None if as_json else progress)
         show = show_one(console, is_alone=len(specs) == 1, as_json=as_json)
         try:
-            with progress:
+            with nullcontext() if as_json else progress:
                 crew.run(list(targets), lambda host: run.provision(targets[host], show))
         except KeyboardInterrupt:
             report_interrupt(reach.state.journal, [host for host in targets if host not in crew.results])
