@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from vi_ops.errors import LockHeld, Refused, StepFailed, ViOpsError
 from vi_ops.execute.apply import Listener, Work, apply_plan

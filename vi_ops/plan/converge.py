@@ -133,7 +133,7 @@ def _disk_findings(spec: VmSpec, vm: VmFacts) -> Iterator[Finding]:
         )
     if disk is None:
         return
-    if disk.size_bytes is not None and disk.size_bytes > spec.disk.size:
+    if disk.size_bytes is not None and disk.is_larger_than(spec.disk.size):
         yield shrink_refused(spec, disk.size_bytes)
     if disk.storage != spec.disk.storage:
         yield Finding(

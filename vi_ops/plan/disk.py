@@ -16,6 +16,8 @@ from vi_ops.units import GIB, KIB, MIB, TIB, format_size, parse_size
 
 # Source: qemu-server, src/PVE/QemuServer/Drive.pm, drive_is_cloudinit.
 _CLOUD_INIT: Final = re.compile(r"[:/](vm-\d+-)?cloudinit(\.\w+)?$")
+# LVM rounds up to whole extents, of 4 MiB unless the volume group was made otherwise. Source: vgcreate(8).
+_ROUNDED_BYTES: Final = 64 * MIB
 _DISK_BUSES: Final = ("scsi", "virtio", "sata", "ide", "unused")
 
 
@@ -34,6 +36,10 @@ class Disk:
         if not self.size:
             return None
         return int(self.size) if self.size.isdecimal() else parse_size(self.size)
+
+    def is_larger_than(self, size_bytes: int) -> bool:
+        """Whether it is larger by more than what a storage rounds up."""
+        return self.size_bytes is not None and self.size_bytes > size_bytes + _ROUNDED_BYTES
 
     @property
     def storage(self) -> str:

@@ -37,7 +37,8 @@ def unchanged(spec: VmSpec, vm: VmFacts, memory: VmMemory, told: tuple[Change, .
     words = _words(spec, vm, memory)
     sentences = [f"{aspect}: {words[aspect]}" for aspect in right]
     disk = system_disk_of(vm.config)
-    if disk and (disk.storage, disk.size_bytes) == (spec.disk.storage, spec.disk.size):
+    is_sized = disk and (disk.size_bytes or 0) >= spec.disk.size and not disk.is_larger_than(spec.disk.size)
+    if disk and is_sized and disk.storage == spec.disk.storage:
         sentences.insert(0, f"disk: {format_size(spec.disk.size)} on {disk.storage}")
     return (*sentences, *(("power: running",) if vm.is_running else ()))
 
