@@ -64,8 +64,9 @@ def test_every_recorded_refusal_is_understood(release: str, fake: FakePve, pve: 
 def played_back(record: dict[str, Any], fake: FakePve, pve: Pve) -> ViOpsError:
     body = record["body"]
     raw = body["_raw"].encode() if "_raw" in body else json.dumps(body).encode()
-    fake.fail(record["method"], record["path"], Answer(record["status"], reason=record["reason"], raw=raw))
     call = PveCall(record["method"], record["path"])
+    fake.faults.clear()
+    fake.fail(call.method, call.path, *[Answer(record["status"], reason=record["reason"], raw=raw)] * 4)
     with pytest.raises(ViOpsError) as caught:
         pve.get(call.path) if call.method == "GET" else pve.write(call)
     return caught.value

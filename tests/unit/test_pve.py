@@ -38,6 +38,13 @@ def pve(fake: FakePve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pve]:
         yield api
 
 
+def test_a_worker_that_died_before_it_began_is_started_again(fake: FakePve, pve: Pve) -> None:
+    fake.on("POST", START.path, lambda _: fake.start_task("qmstart", "106"))
+    fake.fail("POST", START.path, Answer(500, reason="got no worker upid - start worker failed"))
+    assert pve.run(START, 5).is_ok
+    assert len(fake.tasks) == 1
+
+
 def test_get_gives_the_data(fake: FakePve, pve: Pve) -> None:
     fake.on("GET", "/version", {"release": "9.2"})
     assert pve.get("/version") == {"release": "9.2"}

@@ -41,6 +41,8 @@ _NODE_DOWN: Final = "is the node up, the VPN connected, the port open? `vi-ops d
 _LAB_DOWN: Final = "is the lab up (`vi-ops lab up` starts it), or the tunnel that begins at this address?"
 _LOST: Final = frozenset({502, 503, 504, 596, 597, 598, 599})
 _SLOW: Final = frozenset({504, 596})
+# The worker died before its parent let it begin (pve-common, src/PVE/RESTEnvironment.pm, fork_worker).
+_NOT_BEGUN: Final = "got no worker upid"
 
 
 class _Serializer:
@@ -214,6 +216,8 @@ class Pve:
         return read_data(answer)
 
     def _refused(self, call: PveCall, status: int, words: str, by_name: Mapping[str, str]) -> Exception:
+        if words.startswith(_NOT_BEGUN):
+            return NoAnswer(words, sent=False)
         if status == _NOBODY_THERE or status in _LOST:
             return NoAnswer(f"{status} {words}", sent=status != _NOBODY_THERE, slow=status in _SLOW)
         hidden = [str(call.params[name]) for name in call.secret if name in call.params]
