@@ -102,6 +102,7 @@ def vm_of(case: Case) -> VmFacts | None:
         running if told["status"] == "running" else told["config"],
         tuple(told.get("pending", ())),
         told.get("digest"),
+        case.get("vm", {}).get("started_with", {}),
     )
 
 

@@ -56,6 +56,9 @@ class Told:
     def stop(self, text: str = "") -> None:
         self.events.append(("stop", text))
 
+    def skip(self, text: str) -> None:
+        self.events.append(("skip", text))
+
     def fail(self, text: str) -> None:
         self.events.append(("fail", text))
 

@@ -47,6 +47,7 @@ def report_outcome(outcome: Outcome, *, as_json: bool) -> None:
                     "waiting": plan.waiting,
                     "later": plan.later,
                     "stages": dict(outcome.stages),
+                    "cut_off": outcome.cut_off,
                     "elapsed_s": round(outcome.elapsed_s, 1),
                 }
             )
@@ -54,7 +55,10 @@ def report_outcome(outcome: Outcome, *, as_json: bool) -> None:
         return
     did = count(outcome.writes, "write") if outcome.writes else "nothing to do"
     took = duration(round(outcome.elapsed_s, 1))
-    typer.echo(f"{outcome.host}: ready ({did}, {took}): {outcome.stages.get('ssh', '')}")
+    if outcome.cut_off:
+        typer.echo(f"{outcome.host}: not ready before its next start ({did}, {took}): {outcome.cut_off}")
+    else:
+        typer.echo(f"{outcome.host}: ready ({did}, {took}): {outcome.stages.get('ssh', '')}")
     for sentence in plan.waiting:
         typer.echo(f"  waits for a power cycle: {sentence}")
     for sentence in plan.later:
@@ -87,6 +91,8 @@ def report_interrupt(journal: Path, hosts: Sequence[str]) -> None:
     """After Ctrl-C: what was under way, which task goes on without us, and how to resume."""
     from vi_ops.execute.journal import open_journal
 
+    if sys.stderr.isatty():
+        typer.echo("", err=True)  # ^C stands at the end of a line
     with open_journal(journal) as book:
         for host in hosts:
             begun = [step for step in book.left(host) if step.started is not None]
@@ -96,13 +102,14 @@ def report_interrupt(journal: Path, hosts: Sequence[str]) -> None:
                 typer.echo(f"  its task may go on on the node: {begun[-1].upid}", err=True)
 
 
-def ask_name(host: str, given: str | None, console: Console) -> Callable[[Plan], str]:
+def ask_name(host: str, given: str | None, console: Console | None) -> Callable[[Plan], str]:
     """The confirmation of `destroy`: the name as given, or typed after the list of what would be lost."""
     from vi_ops.errors import Refused
     from vi_ops.report.plan import show_plan
 
     def ask(plan: Plan) -> str:
-        show_plan(plan, console)
+        if console:
+            show_plan(plan, console)
         if given is not None:
             return given
         if not sys.stdin.isatty():

@@ -35,6 +35,9 @@ class Listener(Protocol):
     def stop(self, text: str = "") -> None:
         """The step is done; `text` says with what result."""
 
+    def skip(self, text: str) -> None:
+        """The step was left out; `text` says why."""
+
     def fail(self, text: str) -> None:
         """The step failed."""
 
@@ -78,6 +81,10 @@ def apply_plan(plan: Plan, work: Work) -> None:
         except KeyboardInterrupt:
             work.journal.end_step(number, "interrupted")
             raise
+        if _is_skipped(step, work.guest):
+            work.journal.end_step(number, "skipped")
+            work.listener.skip(result)
+            continue
         work.journal.end_step(number, "ok")
         work.listener.stop(result)
         work.done.append(step)
@@ -91,9 +98,18 @@ def _perform(step: Step, number: int, work: Work) -> str:
         case WaitUntil(stage, deadline_s):
             return wait_until(stage, work.guest, deadline_s, is_stopped=work.is_stopped)
         case Playbook(name, host):
-            return _play(name, host, work)
+            return work.guest.skip(name) if work.guest.cut_off else _play(name, host, work)
         case _:
             assert_never(step.do)
+
+
+def _is_skipped(step: Step, guest: Guest) -> bool:
+    match step.do:
+        case WaitUntil(stage, _):
+            return stage in guest.skipped
+        case Playbook(name, _):
+            return name in guest.skipped
+    return False
 
 
 def _call(call: PveCall, number: int, work: Work) -> str:

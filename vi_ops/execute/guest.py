@@ -42,7 +42,11 @@ class ConsoleLog:
 
 @dataclass
 class Guest:
-    """One guest as the stages look at it, and what they have seen so far."""
+    """One guest as the stages look at it, and what they have seen so far.
+
+    `unread` are the config keys whose value it reads at its next start only; `cut_off` says why, because of
+    them, it can be worked on only then; `skipped` has the stages and playbooks that were not tried for that.
+    """
 
     spec: VmSpec
     pve: Pve
@@ -54,6 +58,9 @@ class Guest:
     vouched: tuple[HostKey, ...] = ()
     login_refusals: int = 0
     apt_busy: tuple[str, ...] | None = None
+    unread: frozenset[str] = frozenset()
+    cut_off: str | None = None
+    skipped: set[str] = field(default_factory=set)
     notes: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -64,6 +71,12 @@ class Guest:
     def ask_agent(self, command: str, **params: str) -> Any:
         """A reading agent call; at most two at a time go to one node."""
         return Agent(self.pve, self.spec.vmid).call(command, params)
+
+    def skip(self, what: str) -> str:
+        """Leave a stage or a playbook out, and say why."""
+        self.skipped.add(what)
+        self.notes[what] = f"skipped: {self.cut_off}"
+        return self.notes[what]
 
 
 def vouch(guest: Guest) -> tuple[HostKey, ...]:

@@ -1,6 +1,7 @@
 """What was begun and what was finished, in SQLite: lets a run see what a killed one left behind.
 
-The node is the truth; the journal only says where to look. It never holds parameters, so never a secret.
+The node is the truth; the journal only says where to look, and keeps what a node forgets: the address that a
+guest was started with. It holds no other parameter, so never a secret.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ create table if not exists step (
     finished real,
     outcome text,
     upid text
+);
+create table if not exists started_with (
+    subject text not null,
+    key text not null,
+    value text not null,
+    noted real not null,
+    primary key (subject, key)
 );
 create index if not exists run_subject on run (subject, id);
 create index if not exists step_run on step (run, id);
@@ -133,6 +141,17 @@ class Journal:
         if row[0] is None:
             return ()
         return tuple(step for step in self.steps(row[0]) if step.outcome != "ok")
+
+    def note_started_with(self, subject: str, key: str, value: str) -> None:
+        """Keep what a running guest was started with, before its config gets another value."""
+        self._db.execute(
+            "insert or replace into started_with values (?, ?, ?, ?)", (subject, key, value, self._clock())
+        )
+
+    def started_with(self, subject: str) -> dict[str, tuple[str, float]]:
+        """What was noted, by config key: the value, and how many seconds ago."""
+        rows = self._db.execute("select key, value, noted from started_with where subject = ?", (subject,))
+        return {key: (value, self._clock() - noted) for key, value, noted in rows}
 
     def _insert(self, statement: str, values: tuple[object, ...]) -> int:
         row = self._db.execute(statement, values).lastrowid

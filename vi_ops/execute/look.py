@@ -1,8 +1,8 @@
-"""Ask a node what is there: six calls for the node, one for each VM."""
+"""Ask a node what is there: six calls for the node, one for each VM, two for one that runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
@@ -11,7 +11,9 @@ from vi_ops.errors import Refused, StepFailed
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.pve_session import POOL_SIZE
 from vi_ops.facts.node import NodeAnswers, NodeFacts, parse_node, parse_storages, parse_taken
-from vi_ops.facts.vm import VmFacts, parse_vm
+from vi_ops.facts.vm import VmFacts, parse_started_with, parse_vm
+from vi_ops.plan.cloud_init import is_same_to_guest
+from vi_ops.plan.disk import disks_of
 
 _IMAGES: Final = "import"
 _REFUSED: Final[dict[str, Any]] = {}
@@ -62,7 +64,8 @@ def look_at_vm(pve: Pve, vmid: int, node: NodeFacts | None = None) -> VmFacts | 
     """One VM, None where there is none.
 
     With `node`, its status is the one of that moment, and a VM that was not there then is not looked for:
-    pass fresh facts. Without, the node is asked for the status as well. Raises what `Pve.get` raises.
+    pass fresh facts; one that runs is asked for what its guest was started with. Without, the node is asked
+    for the status as well. Raises what `Pve.get` raises.
     """
     summary = node.guests.get(vmid) if node else None
     if node and not summary and node.rights.allows(f"/vms/{vmid}", "VM.Audit"):
@@ -70,11 +73,13 @@ def look_at_vm(pve: Pve, vmid: int, node: NodeFacts | None = None) -> VmFacts | 
     path = f"/nodes/{pve.node_name}/qemu/{vmid}"
     try:
         pending = pve.get(f"{path}/pending")
-        if summary:
-            return parse_vm(
-                vmid, pve.node_name, pending, {"status": summary.status, "qmpstatus": summary.qmpstatus}
-            )
-        return parse_vm(vmid, pve.node_name, pending, pve.get(f"{path}/status/current"))
+        if summary is None:
+            return parse_vm(vmid, pve.node_name, pending, pve.get(f"{path}/status/current"))
+        status = {"status": summary.status, "qmpstatus": summary.qmpstatus, "uptime": summary.uptime_s}
+        vm = parse_vm(vmid, pve.node_name, pending, status)
+        if not vm.is_running or not any(disk.is_cloud_init for disk in disks_of(vm.config).values()):
+            return vm
+        return replace(vm, started_with=parse_started_with(pve.get(f"{path}/cloudinit")))
     except StepFailed as error:
         if error.code == "pve-not-found":
             return None
@@ -82,7 +87,7 @@ def look_at_vm(pve: Pve, vmid: int, node: NodeFacts | None = None) -> VmFacts | 
 
 
 def look_at_vms(pve: Pve, vmids: Iterable[int], node: NodeFacts) -> dict[int, VmFacts | None]:
-    """Several VMs at once, over a few connections: one call each."""
+    """Several VMs at once, over a few connections: one call each, two for one that runs."""
     wanted = list(vmids)
     with ThreadPoolExecutor(POOL_SIZE) as pool:
         return dict(zip(wanted, pool.map(lambda vmid: look_at_vm(pve, vmid, node), wanted), strict=True))
@@ -93,3 +98,18 @@ def look_around(pve: Pve, node: NodeFacts, vms: Iterable[VmFacts | None]) -> Nod
     if all(vms):
         return node
     return replace(node, taken=parse_taken(pve.get("/cluster/resources", type="vm"), node.name))
+
+
+def recall(vm: VmFacts | None, noted: Mapping[str, tuple[str, float]]) -> VmFacts | None:
+    """The facts with what no node tells: an address that the guest was started with and that changed since.
+
+    Takes: the journal's `started_with`. What it noted before the VM's last start is over.
+    """
+    if vm is None or not vm.is_running:
+        return vm
+    left = {
+        key: value
+        for key, (value, age_s) in noted.items()
+        if age_s < vm.uptime_s and not is_same_to_guest(key, value, vm.config.get(key))
+    }
+    return replace(vm, started_with={**vm.started_with, **left})

@@ -14,11 +14,13 @@ from vi_ops.execute.guest import Console, Guest
 from vi_ops.execute.host_key import unpin
 from vi_ops.execute.journal import Journal, StepRecord, open_journal
 from vi_ops.execute.lock import hold_lock
-from vi_ops.execute.look import look_around, look_at_node, look_at_vm
+from vi_ops.execute.look import look_around, look_at_node, look_at_vm, recall
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.state import SiteState
 from vi_ops.facts.task import Upid, running_tasks
 from vi_ops.facts.vm import VmFacts
+from vi_ops.plan.cloud_init import UNTOLD
+from vi_ops.plan.converge import unread_after
 from vi_ops.plan.deadline import copy_deadline_s
 from vi_ops.plan.destroy import plan_destroy
 from vi_ops.plan.ready import ready_steps
@@ -47,12 +49,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did: its plan, what was seen at each stage, and how long it took."""
+    """What a run did: its plan, what was seen at each stage, and how long it took.
+
+    `cut_off` says why the guest can be worked on at its next start only, where that is so.
+    """
 
     host: str
     plan: Plan
     stages: Mapping[str, str]
     elapsed_s: float
+    cut_off: str | None = None
 
     @property
     def writes(self) -> int:
@@ -64,7 +70,7 @@ def look_and_plan(target: Target, journal: Journal, before: int | None = None) -
     """What is, and what would be done about it. Reads only."""
     spec, pve = target.spec, target.pve
     node = look_at_node(pve)
-    vm = look_at_vm(pve, spec.vmid, node)
+    vm = recall(look_at_vm(pve, spec.vmid, node), journal.started_with(spec.host))
     node = look_around(pve, node, [vm])
     unfinished = {step.key for step in journal.left(spec.host, before)}
     plan = plan_vm(spec, pve.spec, node, vm, target.site, unfinished=unfinished)
@@ -80,9 +86,11 @@ def provision(target: Target, show: Callable[[Plan], None]) -> Outcome:
     began_s = time.monotonic()
     with _run(target, f"provision {target.spec.host}") as work:
         _await_tasks(target, work)
-        plan, _ = look_and_plan(target, work.journal, work.run)
+        plan, vm = look_and_plan(target, work.journal, work.run)
         show(plan)
         _refuse_blocked(plan)
+        if vm is not None:
+            _keep_started_with(vm, plan, work)
         if any(step.key.endswith("/create") for step in plan.steps):
             unpin(target.state.known_hosts, target.spec.ssh.host, target.spec.ssh.port)
         apply_plan(plan, work)
@@ -90,7 +98,8 @@ def provision(target: Target, show: Callable[[Plan], None]) -> Outcome:
             _verify(target, work)
         if not any(isinstance(step.do, WaitUntil) for step in plan.steps):
             apply_plan(Plan(plan.subject, steps=ready_steps(target.spec, _CHECKED)), work)
-        return Outcome(target.spec.host, plan, dict(work.guest.notes), time.monotonic() - began_s)
+        guest, took_s = work.guest, time.monotonic() - began_s
+        return Outcome(target.spec.host, plan, dict(guest.notes), took_s, guest.cut_off)
 
 
 def destroy(target: Target, confirm: Callable[[Plan], str]) -> Plan:
@@ -184,6 +193,13 @@ def _refuse_blocked(plan: Plan) -> None:
         for one in blocking
     ]
     raise Refused("plan-blocked", f"{plan.subject}: {len(blocking)} checks say no{''.join(lines)}")
+
+
+def _keep_started_with(vm: VmFacts, plan: Plan, work: Work) -> None:
+    """Before anything is written: what the guest will not have read, and what no node would tell of that."""
+    work.guest.unread = frozenset(unread_after(vm, plan.steps))
+    for key in work.guest.unread.intersection(UNTOLD) - vm.started_with.keys():
+        work.journal.note_started_with(plan.subject, key, str(vm.config.get(key, "")))
 
 
 def _verify(target: Target, work: Work) -> None:

@@ -39,6 +39,10 @@ _NOT_YET = {
     "ssh-host-key",
     "cloud-init-status",
 }
+# What needs the address and the login that the spec states.
+_NEEDS_LOGIN = {"address", "ssh", "apt"}
+_SETS_ADDRESS = {"ipconfig0", "net0"}
+_SETS_LOGIN = {"ciuser", "sshkeys", "cicustom"}
 _CODES = {
     "powered": "ready-powered",
     "created": "ready-created",
@@ -71,6 +75,8 @@ def wait_until(
 ) -> str:
     """Look at one stage until it is reached; gives what was seen then.
 
+    A stage that needs what the guest reads at its next start only is skipped, and that is what it gives.
+
     Raises StepFailed or Unreachable with the cause and the last console lines when it cannot be reached,
     or not in time; KeyboardInterrupt when `is_stopped` becomes true.
     """
@@ -81,10 +87,14 @@ def wait_until(
     power_s = time.monotonic() + _POWER_CHECK_S
     pause_s = 0.2
     while True:
+        if guest.cut_off and stage in _NEEDS_LOGIN:
+            return guest.skip(stage)
         seen = _look(look, guest, stage)
         if seen.is_reached:
             guest.notes[stage] = seen.note
             return seen.note
+        if guest.cut_off and stage in _NEEDS_LOGIN:
+            return guest.skip(stage)
         if is_stopped():
             raise KeyboardInterrupt
         if time.monotonic() + pause_s > end_s:
@@ -184,10 +194,14 @@ def _address(guest: Guest) -> Seen:
     found = addresses_of(interfaces, guest.mac)
     wanted = guest.spec.network.address
     has = f"net0 ({guest.mac}) has {', '.join(found) or 'no address'}"
-    if wanted == "dhcp":
+    waits = guest.unread & _SETS_ADDRESS
+    if wanted == "dhcp" and not waits:
         return Seen(any("." in address for address in found), has)
     if wanted in found:
         return Seen(True, has)
+    if "net0" in waits or (waits and found):
+        guest.cut_off = f"{has}, and gets {'one by DHCP' if wanted == 'dhcp' else wanted} at its next start"
+        return Seen(False, guest.cut_off)
     when = "; a changed one takes effect at the VM's next start" if found else ""
     return Seen(False, f"{has}, and should have {wanted}{when}")
 
@@ -231,6 +245,11 @@ def _ssh_refused(guest: Guest, error: Unreachable) -> Seen:
         guest.login_refusals += 1
         if guest.login_refusals < _LOGIN_REFUSALS:
             return Seen(False, error.message, error)
+        if waits := guest.unread & _SETS_LOGIN:
+            guest.cut_off = (
+                f"{error.message}; the guest gets its {', '.join(sorted(waits))} at its next start"
+            )
+            return Seen(False, guest.cut_off, error)
     raise error
 
 

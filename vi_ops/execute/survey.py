@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vi_ops.execute.host_key import pinned
 from vi_ops.execute.journal import RunRecord, open_journal
 from vi_ops.execute.lock import Owner, holder
-from vi_ops.execute.look import look_around, look_at_node, look_at_vms
+from vi_ops.execute.look import look_around, look_at_node, look_at_vms, recall
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.ssh import describe
 from vi_ops.execute.state import SiteState
@@ -39,7 +39,8 @@ def plan_all(site: Site, specs: Sequence[VmSpec], state: SiteState, reach: Reach
     """A plan for each VM, in the order given; a node is looked at once for all of its VMs."""
     plans: dict[str, Plan] = {}
     with open_journal(state.journal) as journal:
-        for spec, pve, node, vm in _look(specs, reach, around=True):
+        for spec, pve, node, found in _look(specs, reach, around=True):
+            vm = recall(found, journal.started_with(spec.host))
             unfinished = {step.key for step in journal.left(spec.host)}
             plans[spec.host] = plan_vm(spec, pve.spec, node, vm, site, unfinished=unfinished)
     return [plans[spec.host] for spec in specs]

@@ -40,6 +40,7 @@ class GuestSummary:
     is_template: bool = False
     tags: tuple[str, ...] = ()
     qmpstatus: str = ""
+    uptime_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ def parse_guests(rows: object) -> Iterator[GuestSummary]:
             is_template=bool(integer_of(row.get("template"))),
             tags=tuple(filter(None, re.split(r"[;,\s]+", str(row.get("tags") or "")))),
             qmpstatus=str(row.get("qmpstatus", "")),
+            uptime_s=integer_of(row.get("uptime")) or 0,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vi_ops.errors import FactError
-from vi_ops.facts.answer import mapping_of, rows_of
+from vi_ops.facts.answer import integer_of, mapping_of, rows_of
 
 ConfigValue = str | int | float
 
@@ -17,6 +17,9 @@ class VmFacts:
 
     `pending` lists the keys whose values wait for a power cycle. Memory is a string in Proxmox's answers;
     cores, sockets, balloon and booleans are numbers. `digest` names this state of the config.
+    `started_with` has cloud-init's options that the running guest was started with and that the config has
+    otherwise by now: its drive is made anew at the next start. None stands for none, or one not told.
+    `uptime_s` is that of QEMU: a reboot from inside the guest does not count.
     """
 
     vmid: int
@@ -27,6 +30,8 @@ class VmFacts:
     running: Mapping[str, ConfigValue] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
     digest: str | None = None
+    started_with: Mapping[str, ConfigValue | None] = field(default_factory=dict)
+    uptime_s: int = 0
 
     @property
     def is_running(self) -> bool:
@@ -53,7 +58,22 @@ def parse_vm(vmid: int, node: str, pending: object, status: object) -> VmFacts:
         running=running,
         pending=waiting,
         digest=None if digest is None else str(digest),
+        uptime_s=integer_of(told.get("uptime")) or 0,
     )
+
+
+def parse_started_with(rows: object) -> dict[str, ConfigValue | None]:
+    """What `GET .../cloudinit` says of the values in the guest's drive: those that the config has otherwise.
+
+    `{key, value, pending}` is a changed one, `{key, pending}` a new one, `{key, delete}` one taken away,
+    whose old value is not told. A changed `ipconfigN`, `netN` or `name` is not in the answer at all.
+    Source: qemu-server, PVE/API2/Qemu.pm, cloudinit_pending.
+    """
+    return {
+        str(row["key"]): row.get("value")
+        for row in rows_of(rows)
+        if "key" in row and ("pending" in row or integer_of(row.get("delete")))
+    }
 
 
 def parse_pending(rows: object) -> tuple[dict[str, ConfigValue], dict[str, ConfigValue], tuple[str, ...]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
-from vi_ops.plan.diff import Properties, Wanted
+from vi_ops.facts.vm import ConfigValue, VmFacts
+from vi_ops.plan.diff import Properties, Wanted, is_same, parse_net
+from vi_ops.plan.step import Param
 from vi_ops.specs.vm import VmSpec
 
 KEYS: Final = (
@@ -19,6 +22,9 @@ KEYS: Final = (
     "cicustom",
 )
 SECRET: Final = frozenset({"cipassword"})
+# What the guest reads, and of which no node tells that it has changed. Source: qemu-server, PVE/API2/Qemu.pm,
+# cloudinit_pending: of the options that a VM had before, it compares those of $cloudinitoptions only.
+UNTOLD: Final = ("ipconfig0", "net0")
 
 
 def wanted_cloud_init(spec: VmSpec) -> dict[str, Wanted]:
@@ -49,3 +55,27 @@ def wanted_cloud_init(spec: VmSpec) -> dict[str, Wanted]:
 def _ipconfig(spec: VmSpec) -> Properties:
     gateway = spec.network.gateway if spec.network.address != "dhcp" else None
     return {"ip": spec.network.address, "gw": gateway}
+
+
+def is_same_to_guest(key: str, one: Param | None, other: ConfigValue | None) -> bool:
+    """Whether two values of a config key are one in cloud-init's data, which has of a NIC only the MAC."""
+    if key.startswith("net"):
+        return parse_net(str(one or "")).get("macaddr") == parse_net(str(other or "")).get("macaddr")
+    return not isinstance(one, tuple) and is_same(key, one, other)
+
+
+def unread(vm: VmFacts, params: Mapping[str, Param]) -> tuple[str, ...]:
+    """Keys whose value a running guest reads at its next start only, once a config call has written `params`.
+
+    Proxmox makes the drive with cloud-init's data anew at every start. Source: qemu-server,
+    src/PVE/QemuServer/Cloudinit.pm.
+    """
+    if not vm.is_running:
+        return ()
+    seen = {**vm.config, **vm.started_with}
+    deleted = str(params.get("delete", "")).split(",")
+    new = {key: value for key, value in params.items() if key in {*KEYS, "net0"}}
+    left = {key for key in vm.started_with if key not in new and key not in deleted}
+    gone = {key for key in deleted if key in KEYS and seen.get(key) is not None}
+    other = {key for key, value in new.items() if not is_same_to_guest(key, value, seen.get(key))}
+    return tuple(sorted(left | gone | other))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from vi_ops.facts.node import NodeFacts
@@ -64,10 +64,16 @@ def converge_vm(
         spec.host,
         steps=tuple(steps),
         unchanged=unchanged(spec, vm, memory, told),
-        waiting=waiting(spec, vm, told, grows=resize is not None),
+        waiting=waiting(spec, vm, told, unread_after(vm, steps), grows=resize is not None),
         later=not_attached(spec, vm.config),
         findings=tuple(findings),
     )
+
+
+def unread_after(vm: VmFacts, steps: Iterable[Step]) -> tuple[str, ...]:
+    """Cloud-init's keys whose value the running guest has not read when the steps are done."""
+    configs = [step.do for step in steps if isinstance(step.do, PveCall) and step.do.path.endswith("/config")]
+    return cloud_init.unread(vm, configs[0].params if configs else {})
 
 
 def _config_step(spec: VmSpec, vm: VmFacts, memory: VmMemory, drives: dict[str, Param]) -> Step | None:
@@ -159,7 +165,7 @@ def _fixed(spec: VmSpec, vm: VmFacts) -> Iterator[Finding]:
     if machine != spec.machine:
         yield Finding(
             "vm-machine-fixed",
-            f"VM {spec.vmid} is a {machine} machine, the inventory says {spec.machine}; that changes the PCI"
+            f"VM {spec.vmid} has machine type {machine}, the inventory says {spec.machine}; that changes the PCI"
             " addresses the guest knows",
             hint=f"set machine: {machine}; or change it by hand while the VM is off",
             blocks=False,

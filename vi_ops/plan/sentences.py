@@ -7,7 +7,6 @@ from typing import Final
 
 from vi_ops.facts.vm import VmFacts
 from vi_ops.plan import cloud_init
-from vi_ops.plan.diff import parse_net
 from vi_ops.plan.disk import system_disk_of
 from vi_ops.plan.step import Change, Effect
 from vi_ops.plan.vm_config import SYSTEM_DISK, in_words
@@ -25,14 +24,11 @@ _ASPECTS: Final = {
     "start on boot": ("onboot",),
     "protection": ("protection",),
 }
-# A change of one of these gives cloud-init's meta-data another instance-id, a hash of user-data and network.
-# Source: qemu-server, src/PVE/QemuServer/Cloudinit.pm.
-_INSTANCE: Final = frozenset(cloud_init.KEYS) - {"cicustom"}
 
 
 def unchanged(spec: VmSpec, vm: VmFacts, memory: VmMemory, told: tuple[Change, ...]) -> tuple[str, ...]:
     """What needs nothing, by aspect."""
-    changed = {change.key for change in told}
+    changed = {change.key for change in told} | vm.started_with.keys()
     right = [aspect for aspect, keys in _ASPECTS.items() if not changed & set(keys)]
     words = _words(spec, vm, memory)
     sentences = [f"{aspect}: {words[aspect]}" for aspect in right]
@@ -58,22 +54,20 @@ def _words(spec: VmSpec, vm: VmFacts, memory: VmMemory) -> dict[str, str]:
     }
 
 
-def _is_other_mac(change: Change) -> bool:
-    if change.key != "net0" or not change.before or not change.after:
-        return False
-    return parse_net(change.before).get("macaddr") != parse_net(change.after).get("macaddr")
-
-
 def _yes(vm: VmFacts, key: str) -> str:
     return "on" if str(vm.config.get(key, 0)) == "1" else "off"
 
 
-def waiting(spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], *, grows: bool) -> tuple[str, ...]:
-    """What is written, by this plan or before it, and not in force yet."""
-    return tuple(_waiting(spec, vm, told, grows=grows)) if vm.is_running else ()
+def waiting(
+    spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], unread: tuple[str, ...], *, grows: bool
+) -> tuple[str, ...]:
+    """What is written, by this plan or before it, and not in force yet; `unread` are keys of cloud-init's."""
+    return tuple(_waiting(spec, vm, told, unread, grows=grows)) if vm.is_running else ()
 
 
-def _waiting(spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], *, grows: bool) -> Iterator[str]:
+def _waiting(
+    spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], unread: tuple[str, ...], *, grows: bool
+) -> Iterator[str]:
     changed = {change.key for change in told}
     for change in told:
         if change.effect is Effect.POWER_CYCLE and change.key not in cloud_init.KEYS:
@@ -83,16 +77,24 @@ def _waiting(spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], *, grows: bool
         if key not in changed:
             after, now = in_words(key, vm.config.get(key)), in_words(key, vm.running.get(key))
             yield f"{key}: {after or 'absent'} after a power cycle, {now or 'absent'} until then"
-    instance = sorted(changed & _INSTANCE | {change.key for change in told if _is_other_mac(change)})
-    if instance:
+    how = f"`qm reboot {spec.vmid}` on {vm.node} starts it anew, a reboot from inside the guest does not"
+    # The instance-id is a hash of user-data and network. Source: qemu-server, PVE/QemuServer/Cloudinit.pm.
+    if instance := [_until_then(key, vm, changed) for key in unread if key != "cicustom"]:
         yield (
-            f"{', '.join(instance)}: the guest reads them at the next start; cloud-init then takes it"
-            " for a new instance: it sets up user and network again and makes new SSH host keys"
+            f"{', '.join(instance)}: the guest reads {'them' if len(instance) > 1 else 'it'} at the next"
+            " start; cloud-init then takes it for a new instance: it sets up user and network again and makes"
+            f" new SSH host keys. {how}"
         )
-    if "cicustom" in changed:
-        yield "cicustom: the guest reads it at the next start"
+    if "cicustom" in unread:
+        yield f"cicustom: the guest reads it at the next start. {how}"
     if grows:
         yield (
             f"root file system: {SYSTEM_DISK} has {format_size(spec.disk.size)} at once, the file system"
             " in it grows at the next boot"
         )
+
+
+def _until_then(key: str, vm: VmFacts, changed: set[str]) -> str:
+    """A key, and of one that was written before this plan what the guest has until its next start."""
+    before = in_words(key, vm.started_with.get(key))
+    return f"{key} ({before} until then)" if before and key not in changed else key

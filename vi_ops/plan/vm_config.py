@@ -153,7 +153,8 @@ def effect_of(key: str, value: str | int | bool | None, vm: VmFacts) -> Effect:
 
     A value that is in force already, because another one still waits for a power cycle, is so at once.
     """
-    is_at_once = key in _AT_ONCE or not vm.is_running or is_same(key, value, vm.running.get(key))
+    in_force = vm.started_with.get(key, vm.running.get(key))
+    is_at_once = key in _AT_ONCE or not vm.is_running or is_same(key, value, in_force)
     return Effect.NOW if is_at_once else Effect.POWER_CYCLE
 
 

@@ -99,7 +99,8 @@ class Progress:
     def _print(self, mark: str, style: str, subject: str, words: str, rest: str = "") -> None:
         tail = f" ({rest})" if rest else ""
         self._console.print(
-            Text.assemble((mark, style), f" {subject}: {words}", (tail, "dim")), soft_wrap=True
+            Text.assemble((mark, style), f" {subject}: {words}", (tail, "dim")),
+            soft_wrap=not self._console.is_terminal,  # in a log, a line is a line
         )
 
     @property
@@ -143,13 +144,17 @@ class ProgressOf:
         """The step is done."""
         self._progress.end(self._subject, "ok", "green", text)
 
+    def skip(self, text: str) -> None:
+        """The step was left out."""
+        self._progress.end(self._subject, "--", "yellow", text)
+
     def fail(self, text: str) -> None:
         """The step failed; of a long text only the first line, the error itself is printed at the end."""
         self._progress.end(self._subject, "!!", "bold red", text.partition("\n")[0])
 
 
 class JsonProgressOf:
-    """The same events as JSON lines: `kind` start, note, stop or fail, with `subject` and `title`."""
+    """The same events as JSON lines: `kind` start, note, stop, skip or fail, with `subject` and `title`."""
 
     def __init__(self, stream: IO[str], subject: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -169,6 +174,10 @@ class JsonProgressOf:
     def stop(self, text: str = "") -> None:
         """The step is done."""
         self._tell("stop", {"took_s": self._took_s(), "text": text})
+
+    def skip(self, text: str) -> None:
+        """The step was left out."""
+        self._tell("skip", {"took_s": self._took_s(), "text": text})
 
     def fail(self, text: str) -> None:
         """The step failed."""
