@@ -52,7 +52,7 @@ def _row(state: VmState) -> tuple[str, ...]:
     spec = state.spec
     ssh = state.ssh.removesuffix(":22")
     if state.vm and not state.is_pinned:
-        ssh += " (no key yet)"
+        ssh += " (no key)"
     return (spec.host, str(spec.vmid), spec.node, _state(state), ssh, _last(state))
 
 

@@ -115,7 +115,7 @@ def provision(
                 crew.run(list(targets), lambda host: run.provision(targets[host], show))
         except KeyboardInterrupt:
             report_interrupt(reach.state.journal, [host for host in targets if host not in crew.results])
-            raise
+            sys.exit(130)
     for host in targets:
         if host in crew.results:
             report_outcome(crew.results[host], as_json=as_json)
@@ -155,12 +155,15 @@ def destroy(
 
     console = console_on(sys.stderr)
     with open_reach() as reach:
-        targets = _targets(reach, reach.specs([host], False), lambda: False, wait, Progress(console))
+        screen = None if as_json else Progress(console)
+        targets = _targets(reach, reach.specs([host], False), lambda: False, wait, screen)
         try:
-            done = run.destroy(targets[host], ask_name(host, yes_destroy, console))
+            done = run.destroy(
+                targets[host], ask_name(host, yes_destroy, None if as_json and yes_destroy else console)
+            )
         except KeyboardInterrupt:
             report_interrupt(reach.state.journal, [host])
-            raise
+            sys.exit(130)
     report_destroyed(done, as_json=as_json)
 
 

@@ -106,7 +106,10 @@ _MEANINGS: Final = tuple(
                 "pve-no-source", StepFailed, "the node cannot read the image: check address and file name"
             ),
         ),
-        (r"VM \d+ (is )?not running", Meaning("pve-not-running", StepFailed, "start it first")),
+        (
+            r"VM \d+ (is )?not running",
+            Meaning("pve-not-running", StepFailed, "`vi-ops provision VM` starts it"),
+        ),
         (
             r"does not support '(import|iso|images|vztmpl|snippets|backup)' content",
             Meaning(

@@ -165,8 +165,8 @@ def _fixed(spec: VmSpec, vm: VmFacts) -> Iterator[Finding]:
     if machine != spec.machine:
         yield Finding(
             "vm-machine-fixed",
-            f"VM {spec.vmid} has machine type {machine}, the inventory says {spec.machine}; that changes the PCI"
-            " addresses the guest knows",
+            f"VM {spec.vmid} has machine type {machine}, the inventory says {spec.machine}; that changes"
+            " the PCI addresses the guest knows",
             hint=f"set machine: {machine}; or change it by hand while the VM is off",
             blocks=False,
         )
