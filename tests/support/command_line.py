@@ -69,7 +69,13 @@ def unknown_in(mention: str) -> str | None:
     for word in mention.split()[1:]:
         known = {name for option in command.params for name in option.opts}
         if word.startswith("-"):
-            if word.strip("[]").partition("=")[0] not in known | {"--", "--help", "-h", "--show-completion"}:
+            if word.strip("[]").partition("=")[0] not in known | {
+                "--",
+                "--help",
+                "-h",
+                "--install-completion",
+                "--show-completion",
+            }:
                 return word
         elif is_group(command):
             if re.search(r"[^a-z-]", word):  # NAME, {name}, up|down, a folder
