@@ -175,7 +175,7 @@ def remove(pve: Pve) -> None:
 
 
 @given(values=SPECS)
-@settings(deadline=None, max_examples=8, phases=[Phase.generate])
+@settings(deadline=None, max_examples=6, phases=[Phase.generate])
 def test_what_a_plan_makes_needs_no_second_one(nodes: dict[str, Pve], values: dict[str, Any]) -> None:
     spec = spec_of(values)
     for name, pve in nodes.items():
@@ -186,6 +186,28 @@ def test_what_a_plan_makes_needs_no_second_one(nodes: dict[str, Pve], values: di
             again = plan_now(pve, spec)
             assert again.steps == (), name
             assert not again.waiting
+        finally:
+            remove(pve)
+
+
+@given(before=SPECS, after=SPECS, is_running=st.booleans())
+@settings(deadline=None, max_examples=6, phases=[Phase.generate])
+def test_what_a_plan_changes_needs_no_second_change(
+    nodes: dict[str, Pve], before: dict[str, Any], after: dict[str, Any], is_running: bool
+) -> None:
+    kept = {key: before[key] for key in ("name", "firmware", "machine") if key in before}
+    size = max(before["disk"]["size"], after["disk"]["size"], key=lambda text: int(text.split()[0]))
+    after = {key: value for key, value in after.items() if key not in {"firmware", "machine"}} | kept
+    changed = spec_of(after | {"disk": {"storage": "local", "size": size}})
+    for name, pve in nodes.items():
+        try:
+            carry_out(pve, plan_now(pve, spec_of(before)))
+            if not is_running:
+                pve.run(PveCall("POST", "/nodes/pve1/qemu/106/status/stop"), 30)
+            second = plan_now(pve, changed)
+            assert not second.is_blocked, second.findings
+            carry_out(pve, second)
+            assert plan_now(pve, changed).steps == (), name
         finally:
             remove(pve)
 
