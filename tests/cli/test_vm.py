@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.support.fake_agent import FakeAgent
-from tests.support.fake_node import CLOUD_INIT_DONE
-from tests.support.ssh_server import SshServer, ssh_server
-from tests.support.vm_lab import VmLab, vm_lab
+from tests.support.scene import Scene
+from tests.support.scene import scene as make_scene
 from vi_ops.cli import words
 from vi_ops.cli.main import app
 from vi_ops.errors import LockHeld, Refused, StepFailed, ViOpsError
-from vi_ops.execute import apply, provision
-from vi_ops.execute.ansible import PlaybookResult
+from vi_ops.execute import provision
 from vi_ops.execute.lock import hold_lock
 from vi_ops.execute.state import site_state
 from vi_ops.lab.fault import Fault
@@ -31,77 +25,11 @@ from vi_ops.plan import ready
 
 pytestmark = pytest.mark.slow
 
-INVENTORY = Path(__file__).parents[2] / "inventory" / "lab"
-GUEST = """---
-vm:
-  node: pve1
-  vmid: {vmid}
-  name: {host}
-  image: debian-13
-  firmware: seabios
-  memory: 1 GiB
-  disk: {{storage: local, size: 1 GiB}}
-  network: {{address: 192.168.1.{vmid}/24, gateway: 192.168.1.1}}
-  user: {{name: smith, ssh_keys: auto}}
-"""
-
-
-@dataclass
-class Scene:
-    """A lab with fake guests, a site with vm106 and vm101, and an SSH server that plays both guests."""
-
-    lab: VmLab
-    site: Path
-    ssh: SshServer
-    agents: dict[int, FakeAgent]
-
-    def edit(self, host: str, old: str, new: str) -> None:
-        file = self.site / "host_vars" / f"{host}.yml"
-        text = file.read_text()
-        assert old in text
-        file.write_text(text.replace(old, new))
-
-    def writes(self) -> list[str]:
-        return [f"{one['method']} {one['path']}" for one in self.lab.lab.writes()]
-
 
 @pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    monkeypatch.setenv("VI_OPS_LAB_DIR", str(tmp_path / "lab"))
-    monkeypatch.setattr(apply, "run_playbook", lambda *args, **options: PlaybookResult(ok=2, changed=0))
-    site = tmp_path / "site"
-    shutil.copytree(INVENTORY, site)
-    hosts = (site / "hosts.yml").read_text()
-    (site / "hosts.yml").write_text(hosts.replace("        vm106:\n", "        vm106:\n        vm101:\n"))
-    release = getattr(request, "param", "9.2")
-    with vm_lab(tmp_path / "lab", release) as lab, ssh_server(tmp_path) as ssh:
-        agents: dict[int, FakeAgent] = {}
-        for vmid, host in ((106, "vm106"), (101, "vm101")):
-            text = GUEST.format(vmid=vmid, host=host) + f"ansible_port: {ssh.port}\n"
-            key = f"ansible_ssh_private_key_file: {ssh.user_key_file}\n"
-            (site / "host_vars" / f"{host}.yml").write_text(text + key)
-            agents[vmid] = FakeAgent(lambda vmid=vmid: lab.config(vmid).values["net0"])  # type: ignore[misc]
-            agents[vmid].address = f"192.168.1.{vmid}/24"
-            agents[vmid].files = {
-                "/run/cloud-init/status.json": CLOUD_INIT_DONE,
-                "/etc/ssh/ssh_host_ed25519_key.pub": f"{ssh.host_key.type} {ssh.host_key.blob}",
-            }
-            lab.guests.agents[vmid] = agents[vmid].answers()
-        _make_public(ssh)
-        _make_image(lab.storage / "import" / "debian-13.qcow2")
-        monkeypatch.setenv("VI_OPS_LAB_PORT", str(lab.lab.port))
-        monkeypatch.setenv("VI_OPS_INVENTORY", str(site))
-        yield Scene(lab, site, ssh, agents)
-
-
-def _make_public(ssh: SshServer) -> None:
-    text = f"{ssh.user_key.get_name()} {ssh.user_key.get_base64()} smith\n"
-    ssh.user_key_file.with_name(f"{ssh.user_key_file.name}.pub").write_text(text)
-
-
-def _make_image(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "64M"], check=True, timeout=30)
+def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    with make_scene(tmp_path, getattr(request, "param", "9.2")) as made:
+        yield made
 
 
 def run(*argv: str, stdin: str | None = None) -> Result:

@@ -30,17 +30,19 @@ from vi_ops.lab import guest
 
 INVENTORY = Path(__file__).parents[2] / "inventory" / "lab"
 VMID = 106
-GUEST = f"""---
+GUEST = """---
 vm:
   node: pve1
-  vmid: {VMID}
-  name: vm{VMID}
+  vmid: {vmid}
+  name: vm{vmid}
   image: debian-13
   firmware: seabios
-  memory: 64 MiB
+  memory: 1 GiB
   disk: {{storage: local, size: 1 GiB}}
-  network: {{address: 192.168.1.{VMID}/24, gateway: 192.168.1.1}}
+  network: {{address: 192.168.1.{vmid}/24, gateway: 192.168.1.1}}
   user: {{name: smith, ssh_keys: auto}}
+ansible_port: {port}
+ansible_ssh_private_key_file: {key}
 """
 
 
@@ -55,27 +57,31 @@ class Ran:
 
 @dataclass(frozen=True)
 class Scene:
-    """A lab, a site with vm106, and an SSH server that plays the guest. The base playbook does nothing."""
+    """A lab, a site with vm106 and vm101, and an SSH server that plays both. The playbook does nothing."""
 
     lab: VmLab
     site: Path
+    ssh: SshServer
 
     @property
     def state(self) -> SiteState:
         return site_state(self.site)
 
     @property
-    def vm_file(self) -> Path:
-        return self.site / "host_vars" / f"vm{VMID}.yml"
-
-    @property
-    def node_file(self) -> Path:
-        return self.site / "host_vars" / "pve1.yml"
-
-    @property
     def image(self) -> Path:
         """The image on the node's storage."""
         return self.lab.storage / "import" / "debian-13.qcow2"
+
+    def edit(self, host: str, old: str, new: str) -> None:
+        """Replace something that a host_vars file has."""
+        file = self.site / "host_vars" / f"{host}.yml"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    def writes(self) -> list[str]:
+        """Every request that was no GET, as `POST /nodes/pve1/qemu`, carried out or not."""
+        return [f"{one['method']} {one['path']}" for one in self.lab.lab.writes()]
 
     def carried_out(self, call: str) -> int:
         """How often the node did what `POST /nodes/pve1/qemu` asks: answers may have been lost since."""
@@ -109,25 +115,28 @@ def vi_ops(*words: str) -> Ran:
 
 
 @contextmanager
-def scene(folder: Path, *, fakes: bool = True) -> Iterator[Scene]:
+def scene(folder: Path, release: str = "9.2", *, fakes: bool = True) -> Iterator[Scene]:
     """Serve a lab from `folder` and make a site for it, until the block ends; guests are `fakes` or QEMUs."""
-    site = folder / "site"
+    home, site = folder / "lab", folder / "site"
     shutil.copytree(INVENTORY, site)
     with (
         pytest.MonkeyPatch.context() as patch,
-        vm_lab(folder / "lab", schema=False) if fakes else _with_qemu(folder / "lab") as lab,
+        vm_lab(home, release) if fakes else _with_qemu(home, release) as lab,
         ssh_server(folder) as ssh,
     ):
-        patch.setenv("VI_OPS_LAB_DIR", str(folder / "lab"))
+        patch.setenv("VI_OPS_LAB_DIR", str(home))
         patch.setenv("VI_OPS_LAB_PORT", str(lab.lab.port))
         patch.setenv("VI_OPS_STATE_DIR", str(folder / "state"))
         patch.setenv("VI_OPS_CACHE_DIR", str(folder / "cache"))
         patch.setenv("VI_OPS_INVENTORY", str(site))
         patch.setattr(apply, "run_playbook", lambda *args, **options: PlaybookResult(ok=2, changed=0))
-        here = Scene(lab, site)
-        reach = f"ansible_port: {ssh.port}\nansible_ssh_private_key_file: {ssh.user_key_file}\n"
-        here.vm_file.write_text(GUEST + reach)
-        lab.guests.agents[VMID] = _agent(lab, ssh).answers()
+        here = Scene(lab, site, ssh)
+        hosts = (site / "hosts.yml").read_text()
+        (site / "hosts.yml").write_text(hosts.replace("        vm106:\n", "        vm106:\n        vm101:\n"))
+        for vmid in (106, 101):
+            text = GUEST.format(vmid=vmid, port=ssh.port, key=ssh.user_key_file)
+            (site / "host_vars" / f"vm{vmid}.yml").write_text(text)
+            lab.guests.agents[vmid] = _agent(lab, ssh, vmid).answers()
         key = f"{ssh.user_key.get_name()} {ssh.user_key.get_base64()} smith\n"
         ssh.user_key_file.with_name(f"{ssh.user_key_file.name}.pub").write_text(key)
         make_image(here.image)
@@ -135,8 +144,8 @@ def scene(folder: Path, *, fakes: bool = True) -> Iterator[Scene]:
 
 
 @contextmanager
-def _with_qemu(home: Path) -> Iterator[VmLab]:
-    with running_lab(home) as lab:
+def _with_qemu(home: Path, release: str) -> Iterator[VmLab]:
+    with running_lab(home, release) as lab:
         try:
             yield VmLab(lab, FakeGuests())
         finally:
@@ -144,12 +153,12 @@ def _with_qemu(home: Path) -> Iterator[VmLab]:
                 asyncio.run_coroutine_threadsafe(guest.stop(lab.node, vmid), lab.loop).result(30)
 
 
-def _agent(lab: VmLab, ssh: SshServer) -> FakeAgent:
+def _agent(lab: VmLab, ssh: SshServer, vmid: int) -> FakeAgent:
     files = {
         "/run/cloud-init/status.json": CLOUD_INIT_DONE,
         "/etc/ssh/ssh_host_ed25519_key.pub": f"{ssh.host_key.type} {ssh.host_key.blob}",
     }
-    return FakeAgent(lambda: lab.config(VMID).values["net0"], f"192.168.1.{VMID}/24", files)
+    return FakeAgent(lambda: lab.config(vmid).values["net0"], f"192.168.1.{vmid}/24", files)
 
 
 def make_image(path: Path) -> None:
