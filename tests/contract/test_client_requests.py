@@ -127,6 +127,26 @@ def test_looking_sends_what_the_schema_knows_and_no_more_than_seven_calls(node: 
     assert {one.method for one in node.seen} == {"GET"}
 
 
+def test_a_vm_that_runs_is_asked_once_more_for_what_its_guest_was_started_with(
+    node: FakePve, pve: Pve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = look_at_node(pve)
+    path = "/nodes/pve1/qemu/106"
+    drive = {"key": "ide2", "value": "local:106/vm-106-cloudinit.qcow2,media=cdrom"}
+    monkeypatch.setitem(ANSWERS, f"{path}/pending", [drive])
+    node.on("GET", f"{path}/cloudinit", [{"key": "ciuser", "value": "smith", "pending": "anna"}])
+    found = look_at_vm(pve, 106, facts)
+    assert found is not None
+    assert found.started_with == {"ciuser": "smith"}
+    assert len(node.seen) == 8
+    assert not complaints(node.seen)
+    look_at_vm(pve, 106)  # without the node's facts: before a destruction
+    assert [one.path for one in node.seen[8:]] == [
+        f"{path}/pending",
+        f"{path}/status/current",
+    ]
+
+
 def test_each_further_vm_costs_one_call_and_an_absent_one_none(node: FakePve, pve: Pve) -> None:
     facts = look_at_node(pve)
     before = len(node.seen)

@@ -24,7 +24,7 @@ from vi_ops.facts.task import (
     running_tasks,
     task_of_call,
 )
-from vi_ops.facts.vm import parse_pending, parse_vm
+from vi_ops.facts.vm import parse_pending, parse_started_with, parse_vm
 
 CASES = Path(__file__).parents[1] / "cases" / "facts"
 UPID = "UPID:pve1:00000079:0009913B:6B001B7F:qmstart:106:root@pam!viops:"
@@ -34,6 +34,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "storages": lambda asked: tuple(parse_storages(asked)),
     "guests": lambda asked: tuple(parse_guests(asked)),
     "taken": lambda asked: parse_taken(asked, "pve1"),
+    "started-with": parse_started_with,
     "vm": lambda asked: parse_vm(106, "pve1", asked["pending"], asked["status"]),
     "upid": parse_upid,
     "task": lambda asked: parse_task(parse_upid(UPID), asked["status"], parse_log(asked["log"])),

@@ -108,3 +108,11 @@ def test_the_owner_is_named(tmp_path: Path) -> None:
         last = journal.last_run("vm106")
     assert last
     assert str(os.getpid()) in last.owner
+
+
+def test_what_a_guest_was_started_with_is_kept_with_its_age(tmp_path: Path) -> None:
+    now = iter([100.0, 160.0, 170.0])
+    with open_journal(tmp_path / "journal.db", lambda: next(now)) as journal:
+        journal.note_started_with("vm106", "ipconfig0", "ip=dhcp")
+        assert journal.started_with("vm106") == {"ipconfig0": ("ip=dhcp", 60.0)}
+        assert journal.started_with("vm101") == {}

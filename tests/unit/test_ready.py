@@ -118,6 +118,43 @@ def test_a_wrong_login_is_not_tried_for_long(scene: Scene) -> None:
     assert scene.guest.login_refusals == 3
 
 
+@pytest.mark.parametrize("address", ["192.168.1.55/24", "dhcp"])
+def test_an_address_that_the_guest_gets_at_its_next_start_is_not_waited_for(
+    scene: Scene, address: str
+) -> None:
+    scene.guest.spec = spec(scene.server.target, address)
+    scene.guest.unread = frozenset({"ipconfig0"})
+    for stage in ("address", "ssh", "apt"):
+        assert scene.wait(stage).startswith("skipped: net0")
+    assert "finished" in scene.wait("cloud-init")
+    assert scene.guest.skipped == {"address", "ssh", "apt"}
+    assert scene.server.commands == []
+
+
+def test_an_address_that_does_not_come_is_no_matter_of_the_next_start(scene: Scene) -> None:
+    scene.guest.spec = spec(scene.server.target, "192.168.1.55/24")
+    for unread in (frozenset[str](), frozenset({"ciuser", "sshkeys"})):
+        scene.guest.unread = unread
+        assert scene.fails("address").code == "ready-address"
+    assert scene.guest.cut_off is None
+
+
+@pytest.mark.parametrize("key", ["ciuser", "sshkeys", "cicustom"])
+def test_a_login_that_the_guest_gets_at_its_next_start_is_tried_and_skipped(scene: Scene, key: str) -> None:
+    scene.guest.unread = frozenset({key})
+    scene.server.user_key = paramiko.ECDSAKey.generate()
+    assert f"the guest gets its {key} at its next start" in scene.wait("ssh", 100)
+    assert scene.guest.login_refusals == 3
+    assert scene.wait("apt").startswith("skipped: ")
+
+
+def test_a_login_that_works_already_is_used(scene: Scene) -> None:
+    scene.guest.unread = frozenset({"ciuser", "sshkeys", "ipconfig0"})
+    for stage in STAGES:
+        scene.wait(stage.name)
+    assert scene.guest.skipped == set()
+
+
 def test_the_agent_is_waited_for(scene: Scene) -> None:
     scene.vm.boots = 3
     assert scene.wait("agent", 100) == "the guest agent answers"
