@@ -113,6 +113,12 @@ def test_steps_are_carried_out_in_order_and_written_down(scene: Scene) -> None:
     assert create.upid != start.upid
 
 
+def test_a_vm_that_somebody_else_started_meanwhile_runs(scene: Scene) -> None:
+    scene.node.endings[START.path] = "VM 106 already running"
+    apply_plan(PLAN, scene.work)
+    assert ("stop", "somebody else was faster: it runs") in scene.told.events
+
+
 def test_a_failed_task_stops_everything_and_says_where(scene: Scene) -> None:
     scene.node.endings[START.path] = "start failed: no room"
     with pytest.raises(StepFailed) as caught:

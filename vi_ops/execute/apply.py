@@ -127,6 +127,8 @@ def _send(call: PveCall, number: int, work: Work) -> str:
     work.upid = data
     work.journal.note_upid(number, data)
     result = pve.wait(data, call_deadline_s(call, work.guest), listener.note)
+    if call.path.endswith("/status/start") and result.exitstatus.endswith("already running"):
+        return "somebody else was faster: it runs"
     if not result.is_ok:
         raise task_failed(result, f"{call.method} {call.path}")
     for warning in result.warnings:
