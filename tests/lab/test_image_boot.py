@@ -16,6 +16,7 @@ import pytest
 from vi_ops.execute.image import image_path, read_built, recipe_of
 from vi_ops.facts.image import BuiltImage
 from vi_ops.plan.image import plan_layout
+from vi_ops.share import share_path
 from vi_ops.specs.image import find_image
 
 NAME = "debian-13"
@@ -47,6 +48,9 @@ runcmd:
     say resolv "$(grep -c '^nameserver' /run/systemd/resolve/resolv.conf)"
     say agent "$(systemctl is-enabled qemu-guest-agent.service)"
     say python "$(python3 -c 'import apt; print(apt.__name__)')"
+    say sources "$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | tr '\\n' ';')"
+    say suites "$(apt-get --print-uris update | grep -o 'dists/[a-z-]*' | sort -u | tr '\\n' ' ')"
+    say mirrors "$(cd /etc/apt/mirrors && grep -H . * | tr '\\n' ';')"
     say esp "$(ls /boot/efi/EFI | tr '\\n' ' ')"
 power_state: {mode: poweroff, delay: now}
 """
@@ -120,6 +124,9 @@ def test_what_is_unique_to_a_machine_is_not_in_the_image(tmp_path: Path) -> None
     assert "ssh_host_" not in inside("ls -p /etc/ssh")
     assert inside("cat /etc/hostname") == ""
     assert re.search(r"^root:[*!]", inside("cat /etc/shadow"), re.MULTILINE)
+    sources = [line.split("/")[5] for line in inside("ls -p /etc/apt/sources.list.d").splitlines() if line]
+    assert sources == [".", "..", "debian.sources"]
+    assert "sources.list/" not in inside("ls -p /etc/apt")  # mmdebstrap leaves the mirror there
     assert "99mmdebstrap" not in inside("ls -p /etc/dpkg/dpkg.cfg.d")
 
 
@@ -183,6 +190,21 @@ def boot(kind: str, folder: Path) -> Mapping[str, str]:
     return said
 
 
+def check_apt(said: Mapping[str, str]) -> None:
+    """Nothing but the shipped sources, and cloud-init has named a mirror for both of their archives."""
+    shipped = share_path("templates") / "image" / NAME / "late/etc/apt/sources.list.d/debian.sources.j2"
+    spec = find_image(NAME)
+    assert spec.build is not None
+    suite = spec.build.suite
+    assert said["sources"] == shipped.read_text().replace("{{ suite }}", suite).replace("\n", ";")
+    assert re.fullmatch(
+        r"debian-security\.list:https?://\S+/debian-security;debian\.list:https?://\S+/debian;",
+        said["mirrors"],
+    )
+    read_by_apt = {word.removeprefix("dists/") for word in said["suites"].split()}
+    assert read_by_apt == {suite, f"{suite}-updates", f"{suite}-security"}
+
+
 @pytest.mark.timeout(BOOT_DEADLINE_S + 60)
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed")
 @pytest.mark.parametrize("kind", ["seabios", "secure-boot"])
@@ -199,6 +221,7 @@ def test_a_first_boot_ends_well(kind: str, tmp_path: Path) -> None:
     assert said["address"] == "eth0 192.168.1.106/24"
     assert said["resolv"] == "1"
     assert said["python"] == "apt"
+    check_apt(said)
     assert said["esp"].split() == ["BOOT", "debian"]
 
 

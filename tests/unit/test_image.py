@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vi_ops.errors import SpecError
+from vi_ops.errors import Refused, SpecError
 from vi_ops.facts.image import (
     BuiltImage,
     Published,
@@ -107,37 +107,56 @@ def test_the_partition_table_carries_derived_identities() -> None:
     assert made.esp_serial[4] == "-"
 
 
+NEAR = "http://near.example/debian"
+FAR = ("http://far.example/debian", "http://far.example/debian-security")
+
+
 @pytest.mark.parametrize(
-    ("host", "main", "security"),
+    ("mirror", "known", "main", "security"),
     [
-        ([], "http://mirror.example/debian", "http://mirror.example/debian-security"),
+        (None, FAR, FAR[0], FAR[1]),
+        (None, (NEAR, *FAR), NEAR, FAR[1]),
+        (None, ("http://x.example/ubuntu", "https://x.example/node_20.x", *FAR), FAR[0], FAR[1]),
+        (None, ("mirror+file:/etc/apt/mirrors/debian", "cdrom:/debian", *FAR), FAR[0], FAR[1]),
+        (f"{NEAR}/", FAR, NEAR, f"{NEAR}-security"),
         (
-            [
-                Source("http://near.example/debian", "bookworm"),
-                Source("http://near.example/debian-security", "bookworm-security"),
-            ],
-            "http://near.example/debian",
-            "http://near.example/debian-security",
-        ),
-        (
-            [Source("http://one.example/debian", "trixie"), Source("http://two.example/debian", "trixie")],
-            "http://one.example/debian",
-            "http://mirror.example/debian-security",
-        ),
-        (
-            [Source("http://mirror.ubuntu.test/ubuntu", "noble"), Source("https://x.example/node_20.x", "n")],
-            "http://mirror.example/debian",
-            "http://mirror.example/debian-security",
+            "https://near.example:3142/cache/trixie",
+            FAR,
+            *(f"https://near.example:3142/cache/trixie{end}" for end in ("", "-security")),
         ),
     ],
-    ids=["no apt", "debian", "first wins", "ubuntu"],
+    ids=["as apt", "first wins", "others are passed over", "http only", "named", "named freely"],
 )
-def test_packages_come_from_the_mirror_of_this_machine(host: list[Source], main: str, security: str) -> None:
-    assert plan_sources("trixie", host) == (
+def test_packages_come_from_the_named_mirror_else_from_the_first_known(
+    mirror: str | None, known: tuple[str, ...], main: str, security: str
+) -> None:
+    assert plan_sources("trixie", mirror, known) == (
         Source(main, "trixie"),
         Source(main, "trixie-updates"),
         Source(security, "trixie-security"),
     )
+
+
+@pytest.mark.parametrize("known", [(), FAR[:1], FAR[1:]], ids=["none", "no security", "only security"])
+def test_without_a_mirror_it_asks_for_one(known: tuple[str, ...]) -> None:
+    with pytest.raises(Refused) as caught:
+        plan_sources("trixie", None, known)
+    assert caught.value.code == "image-no-mirror"
+    assert "--mirror http" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        *("ftp://near.example/debian", "near.example/debian", "http:///debian", "http://a b.example/debian"),
+        *("[trusted=yes] http://near.example/debian", "http://smith:word@near.example/debian"),
+    ],
+)
+def test_a_mirror_that_would_be_more_than_an_address_is_an_error(mirror: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        plan_sources("trixie", mirror, FAR)
+    assert caught.value.code == "image-mirror-url"
+    assert "word" not in f"{caught.value.message} {caught.value.hint}".replace("password", "")
 
 
 def test_fingerprints_are_found_in_both_forms_of_list() -> None:

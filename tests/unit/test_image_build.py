@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.server
 import io
 import os
+import shutil
 import struct
 import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,7 +19,7 @@ from vi_ops.errors import LockHeld, Refused, SpecError, StepFailed, Unreachable
 from vi_ops.execute import bootstrap, disk_image, image
 from vi_ops.execute.bootloader import boot_sector, embedded_core
 from vi_ops.execute.lock import hold_lock
-from vi_ops.plan.image import Source
+from vi_ops.plan.image import plan_sources
 from vi_ops.specs.image import find_image
 from vi_ops.units import MIB
 
@@ -93,12 +95,12 @@ def ground(tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch) -> Grou
     made = Ground(tmp_path)
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
-    sources = (Source(f"{mirror}/debian", "bookworm"), Source(f"{mirror}/debian-security", "bookworm"))
     monkeypatch.setenv("PATH", f"{made.programs}:/usr/bin:/bin")
     monkeypatch.setenv("VI_OPS_CACHE_DIR", str(made.cache))
     monkeypatch.setattr(bootstrap, "KEYRING", keyring)
     monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(image, "host_sources", lambda: sources)
+    known = (f"{mirror}/debian", f"{mirror}/debian-security")
+    monkeypatch.setattr(image, "known_archives", lambda: known)
     monkeypatch.setattr(disk_image.DiskBuild, "write", lambda self, disk, tell: disk.write_bytes(b"raw disk"))
     return made
 
@@ -207,11 +209,34 @@ def test_mounts_are_made_in_a_namespace_where_that_is_allowed(
 
 
 def test_a_silent_mirror_is_unreachable(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "host_sources", lambda: (Source("http://127.0.0.1:9/debian", "trixie"),))
     with pytest.raises(Unreachable) as caught:
-        build()
+        image.build_image(DEBIAN, lambda line: None, mirror="http://127.0.0.1:9/debian")
     assert caught.value.code == "image-mirror"
     assert "127.0.0.1:9/debian/dists/trixie/InRelease" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "apt", ["echo http://near.example/debian/", "exit 100"], ids=["Debian", "no apt source"]
+)
+def test_the_mirrors_of_apt_come_before_the_one_that_mmdebstrap_carries(ground: Ground, apt: str) -> None:
+    ground.program("apt-get", apt)
+    ground.program(
+        "mmdebstrap",
+        """my $mirror    = 'http://far.example/debian';
+        my $secmirror = "https://far.example/debian-security/";
+        if ($ubuntu) { $mirror = 'http://other.example/ubuntu'; }
+        echo "deb http://text.example/debian/ sid main" L<http://pod.example/debian>""",
+    )
+    far = ("http://far.example/debian", "https://far.example/debian-security")
+    near = ("http://near.example/debian",) if "near" in apt else ()
+    assert bootstrap.known_archives() == (*near, *far)
+
+
+def test_this_machines_mmdebstrap_carries_a_mirror() -> None:
+    if not shutil.which("mmdebstrap"):
+        pytest.skip("mmdebstrap is not installed")
+    sources = plan_sources("trixie", None, bootstrap._default_archives())
+    assert [urlsplit(source.uri).path for source in sources] == ["/debian", "/debian", "/debian-security"]
 
 
 def test_one_build_at_a_time(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

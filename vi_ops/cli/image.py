@@ -80,16 +80,25 @@ def build(
     again: Annotated[
         bool, typer.Option("--again", help="Build even so, with the mirror's packages of today.")
     ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            "--mirror",
+            metavar="URL",
+            help="The Debian mirror to build from; else the one that apt uses here.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a bootable cloud image here from Debian packages.
 
-    A second run does nothing and says so.
+    A second run does nothing and says so. The mirror leaves no trace in the image.
 
     \b
     Examples:
       vi-ops image build debian-13
       vi-ops image build debian-13 --again
+      vi-ops image build debian-13 --mirror http://mirror.example/debian
     """
     from dataclasses import asdict
 
@@ -97,7 +106,7 @@ def build(
     from vi_ops.specs.image import find_image
     from vi_ops.units import format_size
 
-    built, is_new = build_image(find_image(name), _tell, again=again)
+    built, is_new = build_image(find_image(name), _tell, again=again, mirror=mirror)
     if as_json:
         typer.echo(json.dumps({"changed": is_new, "path": str(image_path(name)), **asdict(built)}))
         return

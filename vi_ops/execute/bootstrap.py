@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -30,6 +31,8 @@ _STAGES: Final = (
     *("I: installing", "I: creating tarball"),
 )
 _PROBE_DEADLINE_S: Final = 20.0
+# In mmdebstrap, a script, a URL between quotes that ends like a Debian archive.
+_ARCHIVE: Final = re.compile(r"""['"](https?://[^'"\s]+/debian(?:-security)?)/?['"]""")
 # Program to Debian package.
 _TOOLS: Final = {
     "mmdebstrap": "mmdebstrap",
@@ -76,14 +79,24 @@ def _check_namespaces() -> None:
         )
 
 
-def host_sources() -> tuple[Source, ...]:
-    """The Debian mirrors in this machine's apt configuration, in its order; none on other systems."""
+def known_archives() -> tuple[str, ...]:
+    """URLs of package archives: those of this machine's apt, in its order, then mmdebstrap's defaults."""
+    return (*_apt_archives(), *_default_archives())
+
+
+def _apt_archives() -> tuple[str, ...]:
     if not shutil.which("apt-get"):
         return ()
-    argv = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
+    argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     listed = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return tuple(Source(row[0].rstrip("/"), row[1]) for row in rows if len(row) == 2)
+    return tuple(line.rstrip("/") for line in listed.splitlines())
+
+
+def _default_archives() -> tuple[str, ...]:
+    """What mmdebstrap takes when it is given no mirror: it has no option that tells, so its text is read."""
+    program = shutil.which("mmdebstrap")
+    text = Path(program).read_text("utf-8", "replace") if program else ""
+    return tuple(_ARCHIVE.findall(text))
 
 
 def newest_release(sources: Iterable[Source]) -> int:
@@ -105,7 +118,7 @@ def _release_date(source: Source) -> int:
         raise Unreachable(
             "image-mirror",
             f"no answer from the Debian mirror: {url}: {error}",
-            hint="is this machine online?",
+            hint="is this machine online? --mirror URL takes the packages from elsewhere",
         ) from error
     dates = [line.removeprefix("Date: ") for line in lines if line.startswith("Date: ")]
     if not dates:

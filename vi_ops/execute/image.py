@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,11 +16,18 @@ from platformdirs import user_cache_path
 
 from vi_ops import __version__
 from vi_ops.errors import SpecError
-from vi_ops.execute.bootstrap import Tell, bootstrap, check_tools, host_sources, newest_release, pack_overlay
+from vi_ops.execute.bootstrap import (
+    Tell,
+    bootstrap,
+    check_tools,
+    known_archives,
+    newest_release,
+    pack_overlay,
+)
 from vi_ops.execute.disk_image import DiskBuild, run_tool, sha256_of
 from vi_ops.execute.lock import hold_lock
 from vi_ops.facts.image import BuiltImage, parse_built_image, parse_dpkg_status
-from vi_ops.plan.image import Recipe, plan_recipe, plan_sources
+from vi_ops.plan.image import Recipe, Source, plan_recipe, plan_sources
 from vi_ops.share import share_path
 from vi_ops.specs.image import ImageSpec
 
@@ -60,11 +67,14 @@ def recipe_of(spec: ImageSpec) -> Recipe:
     return plan_recipe(spec.name, spec.build, _shipped(spec.name))
 
 
-def build_image(spec: ImageSpec, tell: Tell, *, again: bool = False) -> tuple[BuiltImage, bool]:
+def build_image(
+    spec: ImageSpec, tell: Tell, *, again: bool = False, mirror: str | None = None
+) -> tuple[BuiltImage, bool]:
     """Build the image unless it stands already; gives its record, and whether anything was done.
 
-    `again` builds even so: the mirror may have newer packages. Raises Refused, Unreachable, StepFailed and
-    LockHeld.
+    `again` builds even so: the mirror may have newer packages. `mirror` is the URL of the Debian archive to
+    take them from, else the one that this machine uses. Raises Refused, SpecError, Unreachable, StepFailed
+    and LockHeld.
     """
     recipe = recipe_of(spec)
     folder = image_path(spec.name).parent
@@ -76,11 +86,11 @@ def build_image(spec: ImageSpec, tell: Tell, *, again: bool = False) -> tuple[Bu
         if built and built.recipe == recipe.digest and not again:
             return built, False
         check_tools()
-        return _build(recipe, folder, tell), True
+        sources = plan_sources(recipe.build.suite, mirror, known_archives())
+        return _build(recipe, sources, folder, tell), True
 
 
-def _build(recipe: Recipe, folder: Path, tell: Tell) -> BuiltImage:
-    sources = plan_sources(recipe.build.suite, host_sources())
+def _build(recipe: Recipe, sources: Sequence[Source], folder: Path, tell: Tell) -> BuiltImage:
     epoch = newest_release(sources)
     tell(f"Debian {recipe.build.suite} from {sources[0].uri}")
     with _workplace(folder, f"{recipe.image}-{recipe.digest[:12]}-{epoch}") as work:
@@ -88,7 +98,7 @@ def _build(recipe: Recipe, folder: Path, tell: Tell) -> BuiltImage:
         if not tar.exists():
             shutil.rmtree(work)
             work.mkdir()
-            _system(recipe, tar, epoch, tell)
+            _system(recipe, sources, tar, epoch, tell)
         disk, image = work / "disk.raw", work / "disk.qcow2"
         parts = work / "parts"
         shutil.rmtree(parts, ignore_errors=True)
@@ -113,14 +123,13 @@ def _build(recipe: Recipe, folder: Path, tell: Tell) -> BuiltImage:
     return built
 
 
-def _system(recipe: Recipe, tar: Path, epoch: int, tell: Tell) -> None:
+def _system(recipe: Recipe, sources: Sequence[Source], tar: Path, epoch: int, tell: Tell) -> None:
     files = _rendered(recipe)
     early, late = tar.with_name("early.tar"), tar.with_name("late.tar")
     part = tar.with_name(f"system.tar.part{os.getpid()}")
     for overlay, folder in ((early, "early/"), (late, "late/")):
         chosen = {path.removeprefix(folder): text for path, text in files.items() if path.startswith(folder)}
         pack_overlay(chosen, overlay, epoch)
-    sources = plan_sources(recipe.build.suite, host_sources())
     customize = files["customize.sh"].decode()
     bootstrap(part, recipe.build.packages, sources, (early, late), customize, epoch, tell)
     part.rename(tar)

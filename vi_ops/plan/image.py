@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
+from vi_ops.errors import Refused, SpecError
 from vi_ops.specs.image import BuildSpec
 from vi_ops.units import MIB
 
@@ -106,22 +109,38 @@ def sfdisk_script(layout: DiskLayout, recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-_FALLBACK: Final = {"": "http://mirror.example/debian", "-security": "http://mirror.example/debian-security"}
+def plan_sources(suite: str, mirror: str | None, known: Sequence[str]) -> tuple[Source, ...]:
+    """The three suites of a release: from `mirror` if one is named, else from the first of `known` that fits.
 
-
-def plan_sources(suite: str, host: Sequence[Source]) -> tuple[Source, ...]:
-    """The three suites of a release, from the mirrors this machine already uses, else Debian's own.
-
-    `host` is what the machine's apt reads; only archives whose path ends in `debian` or `debian-security`
-    count.
+    A mirror that is named has the security updates beside it, at `<mirror>-security`. Of the known URLs those
+    count whose path ends in `debian` or `debian-security`. Raises SpecError `image-mirror-url` and Refused
+    `image-no-mirror`.
     """
-    mirrors = dict(_FALLBACK)
-    for source in reversed(host):
-        for kind in _FALLBACK:
-            if source.uri.endswith(f"/debian{kind}"):
-                mirrors[kind] = source.uri
-    return (
-        Source(mirrors[""], suite),
-        Source(mirrors[""], f"{suite}-updates"),
-        Source(mirrors["-security"], f"{suite}-security"),
+    if mirror:
+        main = _checked(mirror)
+        security = f"{main}-security"
+    else:
+        main, security = (_first(known, f"/debian{kind}") for kind in ("", "-security"))
+    return (Source(main, suite), Source(main, f"{suite}-updates"), Source(security, f"{suite}-security"))
+
+
+def _checked(mirror: str) -> str:
+    parts = urlsplit(mirror)
+    if parts.scheme in ("http", "https") and parts.hostname and not re.search(r"[\s@?#\[\]]", mirror):
+        return mirror.rstrip("/")
+    raise SpecError(
+        "image-mirror-url",
+        "the mirror is not a plain http or https URL",
+        hint="write it like --mirror http://mirror.example/debian, without user and password",
+    )
+
+
+def _first(known: Sequence[str], ending: str) -> str:
+    for uri in known:
+        if uri.startswith(("http://", "https://")) and uri.endswith(ending):
+            return uri
+    raise Refused(
+        "image-no-mirror",
+        f"no Debian mirror is known: neither apt nor mmdebstrap names a URL here that ends in {ending}",
+        hint="name one, such as --mirror http://mirror.example/debian",
     )

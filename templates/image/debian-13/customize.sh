@@ -18,8 +18,8 @@ ln -s /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
 
 mkdir -p "$root/boot/efi"
 
-# Left by the build: its own apt source, path excludes that would bite later installations, logs and caches.
-rm -f "$root"/etc/apt/sources.list.d/0000sources.list "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
+# Left by the build: its own apt sources, path excludes that would bite later installations, logs and caches.
+rm -f "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/0000* "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
 rm -f "$root"/var/cache/ldconfig/aux-cache "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
 find "$root/var/log" -type f -delete
 
