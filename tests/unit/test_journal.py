@@ -116,3 +116,25 @@ def test_what_a_guest_was_started_with_is_kept_with_its_age(tmp_path: Path) -> N
         journal.note_started_with("vm106", "ipconfig0", "ip=dhcp")
         assert journal.started_with("vm106") == {"ipconfig0": ("ip=dhcp", 60.0)}
         assert journal.started_with("vm101") == {}
+
+
+def test_many_may_make_the_journal_at_once(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+
+    def open_it(path: Path, start: threading.Barrier) -> None:
+        start.wait(10)
+        try:
+            with open_journal(path) as journal:
+                journal.begin_run("provision vm106", "vm106")
+        except Exception as error:
+            failures.append(error)
+
+    for turn in range(20):
+        start = threading.Barrier(6)
+        path = tmp_path / f"journal-{turn}.db"
+        threads = [threading.Thread(target=open_it, args=(path, start)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert failures == []

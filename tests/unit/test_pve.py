@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_pve import SECRET, TOKEN, Answer, FakePve, node_spec, serve_fake
+from tests.support.fake_pve import SECRET, TOKEN, Answer, FakePve, Seen, node_spec, serve_fake
 from vi_ops.errors import FactError, LockHeld, Refused, StepFailed, Unreachable
 from vi_ops.execute import pve as client
 from vi_ops.execute import pve_lost
@@ -337,7 +337,8 @@ def test_a_slow_answer_has_a_deadline(fake: FakePve, pve: Pve, monkeypatch: pyte
 
 def test_a_ticket_is_fetched_used_and_replaced_when_it_expires(fake: FakePve) -> None:
     fake.on("GET", "/version", {"release": "9.2"})
-    fake.on("PUT", CONFIG.path, None)
+    carried_out: list[Seen] = []
+    fake.handlers["PUT", CONFIG.path] = carried_out.append
     spec = node_spec(fake, user="root@pam", ca_file=str(fake.home / "node.pem"))
     with connect(spec, state_dir=fake.home) as api:
         api.get("/version")
@@ -346,7 +347,8 @@ def test_a_ticket_is_fetched_used_and_replaced_when_it_expires(fake: FakePve) ->
         fake.tickets.clear()
         api.write(CONFIG)
     assert len(fake.calls("POST", "/access/ticket")) == 2
-    assert len(fake.calls("PUT")) == 3
+    # How often it was refused first depends on when the refusing connection is seen to be closed.
+    assert len(carried_out) == 2
 
 
 @pytest.mark.parametrize("fault", [Answer(596, raw=b""), Answer(drop="before")])
