@@ -247,6 +247,12 @@ def test_a_call_without_a_task_is_done_at_once(fake: FakePve, pve: Pve) -> None:
         (Answer(500, reason="only root can set 'args' config"), Refused, "pve-root-only", "args"),
         (Answer(500, message="VM is locked (backup)\n"), LockHeld, "pve-locked", "backup"),
         (
+            Answer(500, reason="cfs-lock 'storage-local' error: got lock request timeout"),
+            LockHeld,
+            "pve-locked",
+            "storage-local",
+        ),
+        (
             Answer(500, reason="checksum mismatch (file change by other user?)"),
             StepFailed,
             "pve-changed",

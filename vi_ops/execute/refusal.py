@@ -49,7 +49,7 @@ _MEANINGS: Final = tuple(
     (re.compile(pattern), meaning)
     for pattern, meaning in (
         (r"only root(@pam)? can |Only root (can|may) ", _ROOT),
-        (r"VM is locked|can't lock file .* got timeout|CT is locked", _LOCKED),
+        (r"(VM|CT) is locked|can't lock file .* got timeout|cfs-lock '.*' error", _LOCKED),
         (
             r"checksum mismatch \(file change|detected modified configuration",
             Meaning("pve-changed", StepFailed, "somebody else changed it in between: run the command again"),
