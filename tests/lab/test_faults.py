@@ -6,6 +6,7 @@ Cases are in tests/cases/faults.yml; what a table cannot say is below. Guests ar
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -54,6 +55,12 @@ def inject(fault: str) -> None:
     assert ran.code == 0, ran.err
 
 
+def check_met(fault: str) -> None:
+    """A fault that was to happen so many times has happened as often: the run has met it."""
+    held = json.loads(vi_ops("lab", "fault", "list", "--json").out)["faults"]
+    assert "--count" not in fault or held == []
+
+
 def test_every_fault_has_a_case() -> None:
     assert {case["fault"].split()[0] for case in CASES} == set(NAMES)
 
@@ -74,6 +81,9 @@ def test_case(drill: Scene, monkeypatch: pytest.MonkeyPatch, case: Case) -> None
         assert drill.known_hosts() == pins
     for words in case.get("says", []):
         assert words in ran.err
+    check_met(case["fault"])
+    refused = [f"{one['method']} {one['path']} {one['status']}" for one in drill.lab.lab.requests()]
+    assert "met" not in case or case["met"] in refused
     done = {name: number - before[name] for name, number in counts(drill).items()}
     assert {name: number for name, number in done.items() if number} == case.get("done", {})
     check_state(drill, case.get("state", "absent"))
@@ -102,6 +112,7 @@ def test_push(drill: Scene, case: Case) -> None:
         assert f"error [{case['code']}]" in ran.err
     for words in case.get("says", []):
         assert words in ran.err
+    check_met(case["fault"])
     whole = [content] if case.get("stored") else []
     assert [file.read_bytes() for file in drill.image.parent.iterdir()] == whole
     assert not list((drill.lab.lab.home / "tmp").iterdir()), "half a file was left behind"
