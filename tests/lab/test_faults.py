@@ -29,6 +29,7 @@ from vi_ops.units import MIB
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 Case = dict[str, Any]
+DOCUMENT = Path(__file__).parents[2] / "docs" / "lab.md"
 CASES: list[Case]
 PUSHES: list[Case]
 CASES, PUSHES = yaml.safe_load_all((Path(__file__).parents[1] / "cases" / "faults.yml").read_text("utf-8"))
@@ -61,8 +62,10 @@ def check_met(fault: str) -> None:
     assert "--count" not in fault or held == []
 
 
-def test_every_fault_has_a_case() -> None:
+def test_every_fault_has_a_case_and_a_line_in_the_document() -> None:
     assert {case["fault"].split()[0] for case in CASES} == set(NAMES)
+    rows = [line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")]
+    assert [name for name in NAMES if not any(f"`{name}" in row.split("|")[1] for row in rows)] == []
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["about"]) for case in CASES])
@@ -99,6 +102,20 @@ def test_case(drill: Scene, monkeypatch: pytest.MonkeyPatch, case: Case) -> None
     assert all(total[name] == number for name, number in {"create": 1, **case.get("in_all", {})}.items())
     with open_journal(drill.state.journal) as journal:
         assert journal.left("vm106") == ()
+
+
+@pytest.mark.parametrize("command", ["provision vm106", "destroy vm106 --yes-destroy vm106"])
+def test_a_lock_that_the_config_shows_is_the_same_exit_code(drill: Scene, command: str) -> None:
+    prepare(drill, {"ground": "stopped"})
+    before = counts(drill)
+    assert drill.lab.put(VMID, "root", lock="backup").status == 200
+    ran = vi_ops(*command.split())
+    assert ran.code == 7, ran
+    for words in ("error [vm-locked]: vm106: VM 106 on pve1 is locked: backup", "`qm unlock 106`"):
+        assert words in ran.err
+    assert counts(drill) == before
+    assert drill.lab.put(VMID, "root", delete="lock", skiplock=1).status == 200
+    assert vi_ops(*command.split()).code == 0
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["about"]) for case in PUSHES])
