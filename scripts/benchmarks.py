@@ -112,9 +112,13 @@ def lab() -> Iterator[Path]:
     """A lab of its own on a free port, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="vi-ops-bench-") as folder:
         home = Path(folder) / "lab"
-        with socket.socket() as free:
+        with socket.socket() as free, socket.socket() as free_ssh:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+            free_ssh.bind(("127.0.0.1", 0))
+            port, ssh_port = free.getsockname()[1], free_ssh.getsockname()[1]
+        settings = {"url": "", "release": "9.2", "node": "pve1", "ssh_port_base": ssh_port - 106}
+        home.mkdir()
+        (home / "lab.json").write_text(json.dumps(settings))
         os.environ.update(
             VI_OPS_LAB_DIR=str(home), VI_OPS_LAB_PORT=str(port), VI_OPS_STATE_DIR=str(Path(folder) / "state")
         )
