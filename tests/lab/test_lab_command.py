@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from vi_ops.cli.lab import app
@@ -98,8 +98,8 @@ def test_faults_reach_the_running_server(home: Path) -> None:
     told("fault", "inject", "status-595", "--path", "/access/domains", "--count", "1")
     assert [fault["name"] for fault in told("fault", "list")["faults"]] == ["status-595"]
     url = f"{lab['url']}/api2/json/access/domains"
-    curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", lab["ca_file"], url]
-    assert [subprocess.run(curl, capture_output=True, text=True).stdout for _ in range(2)] == ["595", "200"]
+    codes = [requests.get(url, verify=lab["ca_file"], timeout=30).status_code for _ in range(2)]
+    assert codes == [595, 200]
     told("fault", "inject", "no-boot", "--vmid", "106", "--for", "60")
     assert told("fault", "clear")["cleared"] == 1
     assert told("fault", "list")["faults"] == []
@@ -110,12 +110,10 @@ def test_guest_outlives_the_server(home: Path) -> None:
     vm = {"vmid": "100", "memory": "64", "kvm": "0"}
 
     def ask(method: str, path: str, data: dict[str, str] | None = None) -> Any:
-        fields = [part for key, value in (data or {}).items() for part in ("-d", f"{key}={value}")]
-        token = f"Authorization: PVEAPIToken=ops@pve!viops={(home / 'token').read_text().strip()}"
-        argv = ["curl", "-s", "--cacert", lab["ca_file"], "-H", token, "-X", method, *fields]
-        return json.loads(
-            subprocess.run([*argv, f"{lab['url']}/api2/json{path}"], capture_output=True).stdout
-        )["data"]
+        headers = {"Authorization": f"PVEAPIToken=ops@pve!viops={(home / 'token').read_text().strip()}"}
+        url = f"{lab['url']}/api2/json{path}"
+        answer = requests.request(method, url, data=data, headers=headers, verify=lab["ca_file"], timeout=30)
+        return answer.json()["data"]
 
     def running() -> bool:
         return told("status")["guests"] == [{"vmid": 100, "status": "running"}]
