@@ -92,6 +92,21 @@ def test_a_pin_is_replaced_only_by_what_the_node_shows(fake: FakePve, tmp_path: 
         pin_shown(node_spec(fake, fingerprint=OTHER), tmp_path, shown)
 
 
+def test_trusting_again_asks_only_about_another_certificate(fake: FakePve, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def confirm(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    write_pin(tmp_path, fake.url, OTHER)
+    shown = pin_shown(node_spec(fake), tmp_path, None, confirm)
+    assert len(asked) == 1
+    assert f"changed: was {OTHER}" in asked[0]
+    assert pin_shown(node_spec(fake), tmp_path, None, confirm) == shown
+    assert len(asked) == 1
+
+
 def test_pins_of_other_nodes_stay(tmp_path: Path) -> None:
     write_pin(tmp_path, "https://a", OTHER)
     write_pin(tmp_path, "https://b:443", OTHER)

@@ -101,7 +101,8 @@ def pin_shown(
             hint=f"correct or remove api.{field} in host_vars/{node.host}.yml",
         )
     if expected is None:
-        shown = _first_contact(node.api.url, node.host, confirm)
+        pinned = read_pin(state_dir, node.api.url)
+        shown = _first_contact(node.api.url, node.host, confirm, pinned)
     elif (shown := shown_fingerprint(node.api.url)) != parse_fingerprint(expected):
         raise Refused(
             "tls-changed",
@@ -133,10 +134,19 @@ def establish_trust(
     return Trust(fingerprint=pinned)
 
 
-def _first_contact(url: str, name: str, confirm: Callable[[str], bool] | None) -> str:
+def _first_contact(
+    url: str, name: str, confirm: Callable[[str], bool] | None, pinned: str | None = None
+) -> str:
     shown = shown_fingerprint(url)
+    if shown == pinned:
+        return shown
+    met = (
+        f"First contact with {name} at {url}."
+        if pinned is None
+        else f"{name} at {url} changed: was {pinned}."
+    )
     asked = (
-        f"First contact with {name} at {url}.\nIts certificate has the SHA-256 fingerprint\n  {shown}\n"
+        f"{met}\nIts certificate has the SHA-256 fingerprint\n  {shown}\n"
         f"Compare with what this prints on the node:\n  {ON_NODE}\nIs it the same?"
     )
     if confirm is None or not confirm(asked):
