@@ -239,8 +239,10 @@ def test_the_same_inputs_give_equal_bytes(tmp_path: Path) -> None:
             timeout=560,
             check=False,
         )
-        if "error [image-mirror]" in done.stderr or '"code": "image-mirror"' in done.stderr:
+        if '"code": "image-mirror"' in done.stderr:
             pytest.skip("no Debian mirror can be reached")
+        if '"code": "image-no-namespaces"' in done.stderr:
+            pytest.skip("this system lets only root build an image")
         assert done.returncode == 0, done.stderr
         fields = json.loads(done.stdout)
         assert fields.pop("changed")
