@@ -72,6 +72,17 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     assert written(tmp_path / "site") == {"host_vars/vm106.yml": "mine: 1\n"}
 
 
+@pytest.mark.parametrize("more", [("--from", "lab"), ("--url", "https://127.0.0.1:1", "--secret-env", "X")])
+def test_no_inventory_is_written_around_others(tmp_path: Path, more: tuple[str, ...]) -> None:
+    for name in ("example", "lab"):
+        assert vi_ops(tmp_path, "init", "--from", name, f"inventory/{name}").returncode == 0
+    done = vi_ops(tmp_path, "init", *more)
+    assert done.returncode == 6
+    assert "error [init-nested]: inventory holds other inventories (example, lab)" in done.stderr
+    assert "`vi-ops init my-site`" in done.stderr
+    assert not (tmp_path / "inventory" / "hosts.yml").exists()
+
+
 def test_json_says_what_was_written(tmp_path: Path) -> None:
     done = vi_ops(tmp_path, "init", "--from", "lab", "site", "--json")
     said = json.loads(done.stdout)

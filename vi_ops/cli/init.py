@@ -56,9 +56,10 @@ def init(
     """
     if (source is None) == (url is None):
         raise typer.BadParameter("give one of --from and --url", param_hint="--from / --url")
-    if source is not None:
-        from vi_ops.execute.init import shipped_files
+    from vi_ops.execute.init import check_folder, shipped_files
 
+    check_folder(folder)
+    if source is not None:
         _finish(folder, shipped_files(source.value), as_json)
         return
     api: dict[str, Any] = {"url": url, "token": token, "secret": _secret(secret_file, secret_env)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vi_ops.errors import Refused, StepFailed
+from vi_ops.execute.inventory_ansible import HOSTS_FILE
 from vi_ops.execute.pve import Pve
 from vi_ops.facts.node import StorageFacts
 from vi_ops.facts.site import SiteFacts
@@ -72,6 +73,16 @@ def shipped_files(name: str) -> dict[str, str]:
         str(file.relative_to(root)): file.read_text("utf-8").replace("../../../docs/schema/", "../.schema/")
         for file in files
     }
+
+
+def check_folder(folder: Path) -> None:
+    """Raises Refused `init-nested` where subfolders are inventories: Ansible would read them along."""
+    if nested := sorted(file.parent.name for file in folder.glob(f"*/{HOSTS_FILE}")):
+        raise Refused(
+            "init-nested",
+            f"{folder} holds other inventories ({', '.join(nested)}), and Ansible would read them along",
+            hint="give a folder of its own, such as `vi-ops init my-site`",
+        )
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
