@@ -141,6 +141,10 @@ def test_a_live_node_is_described_as_it_is(tmp_path: Path, monkeypatch: pytest.M
         assert first.returncode == 6, "without CA and without anybody to ask, nothing is trusted"
         assert "tls-first-contact" in first.stderr
         assert "give it with --fingerprint" in first.stderr
+        where = ("--url", lab.url, "--ca-file", str(lab.ca), "--secret-env", "WRONG")
+        wrong = vi_ops(tmp_path, "init", "site", *where, "--token", "ops@pve!viops", WRONG="not-it")
+        assert "[pve-login]" in wrong.stderr
+        assert "`vi-ops node roles --release 9`" in wrong.stderr
         done = ask_lab(tmp_path, lab, "--ca-file", str(lab.ca))
         assert done.returncode == 0, done.stderr
         assert len(lab.writes()) == before

@@ -66,6 +66,17 @@ def test_exit_codes_and_errors(
     assert record["error"]["code"] == name
 
 
+def test_what_root_types_first_needs_no_inventory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VI_OPS_INVENTORY", "/nowhere")
+    for release, privilege in (("8", "VM.Monitor"), ("9", "VM.GuestAgent.Unrestricted")):
+        assert end(monkeypatch, "node", "roles", "--release", release) == 0
+        told = capsys.readouterr().out
+        assert privilege in told
+        assert "pveum user token add ops@pve viops --privsep 0" in told
+
+
 @pytest.mark.parametrize(
     ("failure", "code"), [(KeyboardInterrupt(), 130), (typer.Abort(), 130), (ValueError("odd"), 3)]
 )

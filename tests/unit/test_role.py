@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vi_ops.facts.access import Denied, parse_denied, parse_rights
-from vi_ops.plan.role import lacking, least_grants, own_token, root_commands
+from vi_ops.plan.role import first_grants, lacking, least_grants, own_token, root_commands
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.site import Site
 from vi_ops.specs.vm import VmSpec
@@ -89,6 +89,18 @@ def test_the_commands_are_what_root_can_paste() -> None:
     assert {entry[entry.index("--roles") + 1] for entry in entries} == set(roles)
     assert next(entry for entry in entries if entry[3] == "/")[-2:] == ["--propagate", "0"]
     assert ["pveum", "user", "token", "add", "ops@pve", "viops", "--privsep", "0"] in commands
+
+
+@pytest.mark.parametrize("major", [8, 9])
+@pytest.mark.parametrize("pool", [None, "video"])
+def test_what_root_grants_first_is_enough_for_the_inventory_that_comes_later(
+    major: int, pool: str | None
+) -> None:
+    tree = {
+        grant.path: dict.fromkeys(grant.privileges, int(grant.reaches_down))
+        for grant in first_grants(major, pool)
+    }
+    assert lacking(least_grants(site(), node(), major, pool), parse_rights(tree)) == ()
 
 
 def test_a_site_that_works_as_root_gets_a_user_of_its_own() -> None:

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from vi_ops.facts.site import SiteFacts
 
 
+_ROLES = "`vi-ops node roles --release 9` prints how root makes user and token"
+_HINTS = {
+    "tls-first-contact": "compare it with `pvenode cert info` on the node, then give it with --fingerprint",
+    "pve-login": f"check the secret; {_ROLES}",
+    "pve-permission": _ROLES,
+    "secret-missing": f"put the token's secret there; {_ROLES}",
+}
+
+
 class Shipped(StrEnum):
     """An inventory that comes with vi-ops."""
 
@@ -78,7 +87,7 @@ def _secret(file: Path | None, env: str | None) -> dict[str, str]:
 
 def _init_from_node(folder: Path, api: dict[str, Any], node: str | None, as_json: bool) -> None:
     from vi_ops.cli.reach import ask_on_terminal
-    from vi_ops.errors import Refused
+    from vi_ops.errors import ViOpsError
     from vi_ops.execute.init import look_at_site
     from vi_ops.execute.pve import connect
     from vi_ops.execute.state import site_state
@@ -90,13 +99,11 @@ def _init_from_node(folder: Path, api: dict[str, Any], node: str | None, as_json
     state_dir = site_state(folder).path
     try:
         pve = connect(spec, state_dir=state_dir, confirm=ask_on_terminal())
-    except Refused as error:
-        if error.code != "tls-first-contact":
-            raise
-        hint = "compare it with `pvenode cert info` on the node, then give it with --fingerprint"
-        raise Refused("tls-first-contact", error.message, hint=hint) from None
-    with pve:
-        site = look_at_site(pve, node)
+        with pve:
+            site = look_at_site(pve, node)
+    except ViOpsError as error:  # their own hints name the node as an inventory does, and there is none yet
+        error.hint = _HINTS.get(error.code, error.hint)
+        raise
     if pinned := None if "ca_file" in api else read_pin(state_dir, spec.api.url):
         api["fingerprint"] = pinned
     _finish(folder, site_files(site, api), as_json, site)

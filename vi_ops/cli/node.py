@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="node", add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+_NEWEST = 9
 Node = Annotated[
     str, typer.Argument(metavar="NODE", autocompletion=node_names, help="The node's inventory name.")
 ]
@@ -59,10 +60,17 @@ def status(name: Node, as_json: Json = False) -> None:
 
 @app.command("roles")
 def roles(
-    name: Node,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NODE]",
+            autocompletion=node_names,
+            help="The node's inventory name; left out, no inventory is needed.",
+        ),
+    ] = None,
     release: Annotated[
         int | None,
-        typer.Option(min=8, max=9, metavar="8|9", help="Proxmox VE release; asked of the node if left out."),
+        typer.Option(min=8, max=9, metavar="8|9", help="Proxmox VE release; else the node's own, or 9."),
     ] = None,
     pool: Annotated[
         str | None, typer.Option(metavar="POOL", help="Limit rights over guests to a resource pool.")
@@ -71,24 +79,32 @@ def roles(
 ) -> None:
     """Print the least rights, as commands for root.
 
-    Root types them once on the node. With a login that works, what that login lacks is told too. Nothing is
-    changed. A pool covers guests that are in it: a new guest needs VM.Allocate on /vms/VMID, once.
+    Root types them once on the node. Without NODE they hold for every node and storage; with NODE, for what
+    the inventory uses, and what the present login lacks is told too. Nothing is changed.
+
+    A pool covers guests that are in it: a new guest needs VM.Allocate on /vms/VMID, once.
 
     \b
     Examples:
+      vi-ops node roles --release 9            # the very first step
       vi-ops node roles pve1
-      vi-ops node roles pve1 --release 9 --pool video
+      vi-ops node roles pve1 --pool video
     """
     from vi_ops.cli.reach import open_reach
-    from vi_ops.plan.role import lacking, least_grants, own_token, root_commands
+    from vi_ops.plan.role import DEFAULT_TOKEN, first_grants, lacking, least_grants, own_token, root_commands
 
-    with open_reach() as reach:
-        spec = reach.site.node(name)
-        facts = _ask(reach, name) if release is None else None
-    major = release or (facts[0] if facts else 9)
-    grants = least_grants(reach.site, spec, major, pool)
-    lacks = lacking(grants, facts[1]) if facts else None
-    commands = root_commands(grants, own_token(spec))
+    lacks = None
+    if name is None:
+        major, token = release or _NEWEST, DEFAULT_TOKEN
+        grants = first_grants(major, pool)
+    else:
+        with open_reach() as reach:
+            spec = reach.site.node(name)
+            facts = _ask(reach, name) if release is None else None
+        major, token = release or (facts[0] if facts else _NEWEST), own_token(spec)
+        grants = least_grants(reach.site, spec, major, pool)
+        lacks = lacking(grants, facts[1]) if facts else None
+    commands = root_commands(grants, token)
     if as_json:
         from vi_ops.report.jsonl import print_record
 
@@ -146,13 +162,17 @@ def _ask(reach: Reach, name: str) -> tuple[int, Any] | None:
 
 
 def _print_roles(
-    name: str, major: int, grants: Sequence[Grant], commands: Sequence[str], lacks: Sequence[Lack] | None
+    name: str | None,
+    major: int,
+    grants: Sequence[Grant],
+    commands: Sequence[str],
+    lacks: Sequence[Lack] | None,
 ) -> None:
     from vi_ops.report.table import print_table
     from vi_ops.report.text import console_on
 
     console = console_on(sys.stdout)
-    typer.echo(f"Least rights on {name}, Proxmox VE {major}\n")
+    typer.echo(f"Least rights on {name or 'any node and storage'}, Proxmox VE {major}\n")
     print_table(console, ("PATH", "ROLE", "FOR"), [(one.path, one.role, one.because) for one in grants])
     typer.echo("\nRoot types once, on the node (the token's secret is shown there, once):\n")
     for command in commands:
@@ -168,7 +188,11 @@ def _print_roles(
 
 
 def _roles_record(
-    name: str, major: int, grants: Sequence[Grant], commands: Sequence[str], lacks: Sequence[Lack] | None
+    name: str | None,
+    major: int,
+    grants: Sequence[Grant],
+    commands: Sequence[str],
+    lacks: Sequence[Lack] | None,
 ) -> dict[str, Any]:
     from dataclasses import asdict
 

@@ -22,6 +22,9 @@ _GUESTS: Final = (
     *("VM.Config.CDROM", "VM.Config.CPU", "VM.Config.Cloudinit", "VM.Config.Disk", "VM.Config.HWType"),
     *("VM.Config.Memory", "VM.Config.Network", "VM.Config.Options"),
 )
+_SPACE: Final = ("Datastore.AllocateSpace", "Datastore.Audit")
+_IMAGES: Final = (*_SPACE, "Datastore.AllocateTemplate")
+_NODE: Final = ("Sys.AccessNetwork", "Sys.Audit")
 # Release 9 split VM.Monitor; neither release knows the other's privileges, so a role fits one of them only.
 _AGENT: Final = {
     8: ("VM.Monitor",),
@@ -44,6 +47,11 @@ class Grant:
     reaches_down: bool = True
 
 
+_NETWORK: Final = Grant(
+    "/sdn/zones/localnetwork", "ViOpsNetwork", ("SDN.Use",), "guests on the node's bridges"
+)
+
+
 @dataclass(frozen=True)
 class Lack:
     """Privileges that the present login does not have on a path where a grant would put them."""
@@ -58,7 +66,6 @@ def least_grants(site: Site, node: NodeSpec, major: int, pool: str | None = None
     With `pool`, rights over guests are limited to that pool; seeing all guests remains, because memory is
     shared among all of them. Raises KeyError for another release.
     """
-    guests = tuple(sorted((*_GUESTS, *_AGENT[major])))
     here = [vm for vm in site.vms.values() if vm.node == node.host]
     devices = {
         (kind, one.mapping)
@@ -69,22 +76,15 @@ def least_grants(site: Site, node: NodeSpec, major: int, pool: str | None = None
     storages = {vm.disk.storage for vm in here} | {
         vm.cloud_init.storage for vm in here if vm.cloud_init.storage
     }
-    space = ("Datastore.AllocateSpace", "Datastore.Audit")
-    images = (*space, "Datastore.AllocateTemplate")
     grants = [
-        *_over_guests(guests, pool),
+        *_over_guests(major, pool),
         *(
-            Grant(f"/storage/{storage}", "ViOpsStorage", space, "disks of guests")
+            Grant(f"/storage/{storage}", "ViOpsStorage", _SPACE, "disks of guests")
             for storage in sorted(storages - {node.image_storage})
         ),
-        Grant(f"/storage/{node.image_storage}", "ViOpsImages", images, "cloud images, fetched and imported"),
-        Grant(
-            f"/nodes/{node.name}",
-            "ViOpsNode",
-            ("Sys.AccessNetwork", "Sys.Audit"),
-            "the node's memory and tasks; downloads from the network",
-        ),
-        Grant("/sdn/zones/localnetwork", "ViOpsNetwork", ("SDN.Use",), "guests on the node's bridges"),
+        Grant(f"/storage/{node.image_storage}", "ViOpsImages", _IMAGES, "cloud images, fetched and imported"),
+        Grant(f"/nodes/{node.name}", "ViOpsNode", _NODE, "the node's memory and tasks; downloads"),
+        _NETWORK,
     ]
     if devices:
         grants.append(Grant("/", "ViOpsAudit", ("Sys.Audit",), "the list of PCI devices", reaches_down=False))
@@ -94,7 +94,18 @@ def least_grants(site: Site, node: NodeSpec, major: int, pool: str | None = None
     return tuple(grants)
 
 
-def _over_guests(privileges: tuple[str, ...], pool: str | None) -> Iterable[Grant]:
+def first_grants(major: int, pool: str | None = None) -> tuple[Grant, ...]:
+    """What vi-ops needs before an inventory names nodes and storages: on all of them, and no device."""
+    return (
+        *_over_guests(major, pool),
+        Grant("/storage", "ViOpsImages", _IMAGES, "disks of guests; cloud images, fetched and imported"),
+        Grant("/nodes", "ViOpsNode", _NODE, "the node's memory and tasks; downloads"),
+        _NETWORK,
+    )
+
+
+def _over_guests(major: int, pool: str | None) -> Iterable[Grant]:
+    privileges = tuple(sorted((*_GUESTS, *_AGENT[major])))
     if pool is None:
         yield Grant("/vms", "ViOpsGuests", privileges, "guests: made, changed, started, backed up")
         return
