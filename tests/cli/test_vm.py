@@ -16,10 +16,12 @@ from tests.support.scene import Scene
 from tests.support.scene import scene as make_scene
 from vi_ops.cli import words
 from vi_ops.cli.main import app
-from vi_ops.errors import LockHeld, Refused, StepFailed, ViOpsError
+from vi_ops.errors import LockHeld, Refused, StepFailed, Unreachable, ViOpsError
 from vi_ops.execute import provision
 from vi_ops.execute.lock import hold_lock
+from vi_ops.execute.pve import Pve
 from vi_ops.execute.state import site_state
+from vi_ops.lab import daemon
 from vi_ops.lab.fault import Fault
 from vi_ops.plan import ready
 
@@ -199,6 +201,34 @@ def test_plans_of_many_are_a_table(scene: Scene) -> None:
     ran = run("plan", "--all", "--json")
     kinds = [json.loads(line) for line in ran.stdout.splitlines()]
     assert {one["subject"] for one in kinds if one["kind"] == "plan"} == {"vm106", "vm101"}
+
+
+def test_the_ways_in_say_what_is_not_there(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("console", "ssh"):
+        assert fails(StepFailed, command, "vm106").code == "vm-absent"
+    assert run("provision", "vm106").exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon, "is_console_taken", lambda home, vmid: True)
+        taken = fails(Unreachable, "console", "vm106")
+        assert (taken.code, "another terminal" in taken.message) == ("console-unreachable", True)
+    assert scene.lab.power(106, "stop")[0] == "OK"
+    for command in ("console", "ssh"):
+        ran = run(command, "vm106")
+        assert isinstance(ran.exception, StepFailed)
+        assert (ran.exception.code, ran.output) == ("vm-stopped", "")
+
+
+def test_ssh_needs_no_api_for_a_pinned_guest(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("provision", "vm106").exit_code == 0
+    monkeypatch.setattr(Pve, "get_once", _no_answer)
+    begun: list[list[str]] = []
+    monkeypatch.setattr("os.execvp", lambda file, argv: begun.append(argv))
+    assert run("ssh", "vm106", "--", "true").exit_code == 0
+    assert begun[0][-1] == "true"
+
+
+def _no_answer(*_: Any) -> Any:
+    raise Unreachable("pve-unreachable", "nobody there")
 
 
 def test_threads_end(scene: Scene) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vi_ops.lab import accelerator, cloudinit, console, guest, volume
+from vi_ops.lab import accelerator, cloudinit, console, daemon, guest, volume
 from vi_ops.lab import process as qemu_process
 from vi_ops.lab.fault import Fault
 from vi_ops.lab.guest_error import GuestError
@@ -337,3 +338,17 @@ def test_kvm_counts_only_when_a_firmware_runs_through(
     assert asyncio.run(accelerator.has_kvm(tmp_path)) is works
     qemu.write_text("#!/bin/sh\nexit 1\n")
     assert asyncio.run(accelerator.has_kvm(tmp_path)) is works, "the verdict was not kept"
+
+
+def test_a_console_that_somebody_talks_to_is_taken(node: Node) -> None:
+    start(node)
+    taken = [daemon.is_console_taken(node.home, VMID)]  # no lab.json yet: no lab there
+    write_json(node.home / "lab.json", {"release": "9.2", "node": "pve1"})
+    taken.append(daemon.is_console_taken(node.home, VMID))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as first:
+        first.connect(str(console.socket_path(node.run_dir, VMID)))
+        taken.append(daemon.is_console_taken(node.home, VMID))
+    taken.append(daemon.is_console_taken(node.home, VMID))
+    asyncio.run(guest.stop(node, VMID))
+    taken.append(daemon.is_console_taken(node.home, VMID))
+    assert taken == [False, False, True, False, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,28 @@ def test_bytes_go_both_ways(tmp_path: Path, typed: bytes, hangs_up: bool, arrive
 def test_nobody_at_the_console(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="nobody answers"):
         attach(tmp_path / "absent", stdin=0, stdout=1)
+
+
+@pytest.mark.parametrize("keys", ["/dev/null", "file"])
+def test_without_a_terminal_the_output_is_copied_until_the_guest_ends(tmp_path: Path, keys: str) -> None:
+    (tmp_path / "file").write_bytes(b"root\r")
+    seen: list[bytes] = []
+
+    def guest(listener: socket.socket) -> None:
+        port, _ = listener.accept()
+        with port:
+            if keys == "file":
+                seen.append(port.recv(100))
+            time.sleep(0.1)  # the keys have ended long ago
+            port.sendall(b"Power down\n")
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, (tmp_path / keys).open("rb") as typed:
+        listener.bind(str(tmp_path / "106.serial0"))
+        listener.listen(1)
+        thread = threading.Thread(target=guest, args=(listener,), daemon=True)
+        thread.start()
+        with (tmp_path / "log").open("wb") as log:
+            attach(tmp_path / "106.serial0", stdin=typed.fileno(), stdout=log.fileno())
+        thread.join(5)
+    assert (tmp_path / "log").read_bytes() == b"Power down\n"
+    assert seen == ([b"root\r"] if keys == "file" else [])

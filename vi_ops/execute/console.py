@@ -20,9 +20,10 @@ _CONNECT_DEADLINE_S = 5.0
 
 
 def attach(path: Path, *, stdin: int | None = None, stdout: int | None = None) -> None:
-    """Connect this terminal with the unix socket of a serial port until Ctrl-], or either side ends.
+    """Connect this terminal with the unix socket of a serial port until Ctrl-], or the guest ends.
 
-    Raises Unreachable when nothing listens there, or somebody else is attached: a port has one talker.
+    Keys that come from a file or a pipe are passed on too; at their end the output goes on.
+    Raises Unreachable when nothing listens there. Whether somebody else is attached cannot be seen here.
     """
     keys = sys.stdin.fileno() if stdin is None else stdin
     screen = sys.stdout.fileno() if stdout is None else stdout
@@ -42,7 +43,8 @@ def attach(path: Path, *, stdin: int | None = None, stdout: int | None = None) -
 
 
 def _relay(port: socket.socket, keys: int, screen: int) -> None:
-    with selectors.DefaultSelector() as ready:
+    # Not the default: epoll takes neither /dev/null nor a regular file (epoll_ctl(2), EPERM).
+    with selectors.SelectSelector() as ready:
         ready.register(port, selectors.EVENT_READ)
         ready.register(keys, selectors.EVENT_READ)
         while True:
@@ -55,8 +57,10 @@ def _relay(port: socket.socket, keys: int, screen: int) -> None:
                 else:
                     typed, escape, _ = os.read(keys, 1024).partition(ESCAPE)
                     port.sendall(typed)
-                    if escape or not typed:
+                    if escape or (not typed and os.isatty(keys)):
                         return
+                    if not typed:
+                        ready.unregister(keys)
 
 
 @contextmanager

@@ -143,6 +143,15 @@ async def guests(home: Path) -> list[dict[str, Any]]:
     return [{"vmid": vmid, "status": (await guest.status(node, vmid))["status"]} for vmid in node.vmids()]
 
 
+def is_console_taken(home: Path, vmid: int) -> bool:
+    """Whether somebody is attached to that guest's serial console; no, where its QEMU does not tell."""
+    node = _node(home)
+    try:
+        return node is not None and asyncio.run(guest.is_console_taken(node, vmid))
+    except guest.GuestError:
+        return False
+
+
 def _node(home: Path) -> Node | None:
     settings = read_json(home / "lab.json", None)
     return Node(home, settings["release"], settings["node"]) if settings else None

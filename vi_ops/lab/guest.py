@@ -140,6 +140,16 @@ async def status(node: Node, vmid: int) -> dict[str, Any]:
     return seen
 
 
+async def is_console_taken(node: Node, vmid: int) -> bool:
+    """Whether a client is attached to `serial0`; QEMU lets the next one wait without a word.
+
+    Raises GuestError where the guest does not run or its monitor does not answer.
+    """
+    async with running(node, vmid) as qemu:
+        ports = {one["label"]: str(one["filename"]) for one in await qemu.ask("query-chardev")}
+    return "serial0" in ports and not ports["serial0"].startswith("disconnected:")
+
+
 async def agent(
     node: Node, vmid: int, command: str, arguments: Mapping[str, object] | None = None, timeout_s: float = 5.0
 ) -> Any:
