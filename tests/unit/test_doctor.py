@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.support.fake_pve import Answer, FakePve, node_spec, serve_fake
-from vi_ops.execute.doctor import Check, examine_machine, examine_node
+from vi_ops.execute.doctor import Check, Verdict, examine, examine_machine, examine_node
 from vi_ops.plan.role import least_grants
 from vi_ops.specs.site import Site
 
+ROOT = Path(__file__).parents[2]
 STATUS = {"cpuinfo": {"cpus": 8}, "memory": {"total": 2, "used": 1}, "pveversion": "pve-manager/9.2.4/0"}
 
 
@@ -105,3 +106,14 @@ def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["doctor-ssh"].verdict == "fail"
     assert found["doctor-qemu"].verdict == "warn"
     assert found["doctor-kvm"].verdict == "warn"
+
+
+def test_a_missing_key_is_told_and_the_node_is_looked_at_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VI_OPS_INVENTORY", str(ROOT / "inventory" / "example"))
+    found = {check.code: check for check in examine(lambda: None)}
+    assert (found["ssh-key-missing"].subject, found["ssh-key-missing"].verdict) == ("vm106", Verdict.WARN)
+    assert "ssh-keygen" in str(found["ssh-key-missing"].hint)
+    assert found["secret-missing"].subject == "pve1"

@@ -23,6 +23,7 @@ from vi_ops.execute.state import site_state
 from vi_ops.facts.access import parse_rights
 from vi_ops.facts.node import NodeFacts, parse_version
 from vi_ops.plan.role import RELEASES, Lack, lacking, least_grants
+from vi_ops.specs.check import format_path
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.site import Site
 from vi_ops.units import GIB, format_size
@@ -67,6 +68,9 @@ def examine(prove_kvm: Callable[[], bool | None]) -> Iterator[Check]:
         return
     counts = f"nodes: {len(site.nodes)}, VMs: {len(site.vms)}, not managed: {len(site.unmanaged)}"
     yield Check("doctor-inventory", Verdict.OK, "inventory", f"{path}: {counts}")
+    for advice in site.advice:
+        said = f"{format_path(advice.path)}: {advice.message}"
+        yield Check(advice.code, Verdict.WARN, advice.host, said, advice.hint)
     yield _check_state(state)
     for node in site.nodes.values():
         yield from examine_node(site, node, state)

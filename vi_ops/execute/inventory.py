@@ -74,16 +74,22 @@ def _resolve_paths(host: HostVars, folder: Path) -> HostVars:
 
 
 def _resolve_keys(host: HostVars, findings: list[SpecFinding]) -> HostVars:
+    """Key texts in place of what names them. Where one cannot be read, the keys are left open, with advice.
+
+    Most commands need no keys: only a VM that is to be made does, and its plan says so.
+    """
     path = ("vm", "user", "ssh_keys")
-    if host.kind != "vm" or not isinstance(_at(host.values, path[:-1]), Mapping):
+    user = _at(host.values, path[:-1])
+    if host.kind != "vm" or not isinstance(user, Mapping):
         return host
-    entries = _at(host.values, path)
+    entries = user.get(path[-1])
     if entries is None:
         entries = "auto"
     if not isinstance(entries, str | list):
         return host
     key_file = host.values.get(SSH_VARS["key_file"])
     keys: list[object] = []
+    is_read = True
     for at, entry in enumerate([entries] if isinstance(entries, str) else entries):
         try:
             if not isinstance(entry, str):
@@ -92,8 +98,14 @@ def _resolve_keys(host: HostVars, findings: list[SpecFinding]) -> HostVars:
                 keys.extend(public_keys(entry, Path(key_file) if key_file else None, Path.home()))
         except SpecError as error:
             where = path if isinstance(entries, str) else (*path, at)
-            findings.append(SpecFinding(error.code, host.name, where, error.message, error.hint))
-    return replace(host, values=_with(host.values, path, keys))
+            findings.append(
+                SpecFinding(error.code, host.name, where, error.message, error.hint, blocks=False)
+            )
+            is_read = False
+    if is_read:
+        return replace(host, values=_with(host.values, path, keys))
+    left = {key: item for key, item in user.items() if key != path[-1]}
+    return replace(host, values=_with(host.values, path[:-1], left))
 
 
 def _at(values: Any, path: Sequence[str]) -> object:

@@ -51,12 +51,18 @@ def plan_vm(
     else:
         plan = converge_vm(spec, node_spec, node, vm, memory, is_unfinished=len(unfinished) > 0)
     rights = missing_rights(plan.steps, spec, node)
-    return replace(plan, findings=(*plan.findings, *memory.findings, *rights, *_advice(spec, site)))
+    return replace(plan, findings=(*plan.findings, *memory.findings, *rights, *_advice(spec, vm, site)))
 
 
-def _advice(spec: VmSpec, site: Site) -> tuple[Finding, ...]:
+def _advice(spec: VmSpec, vm: VmFacts | None, site: Site) -> tuple[Finding, ...]:
+    """What the inventory's rules say. A VM is not made without its keys; one that exists keeps its own."""
     return tuple(
-        Finding(advice.code, f"{format_path(advice.path)}: {advice.message}", advice.hint, blocks=False)
+        Finding(
+            advice.code,
+            f"{format_path(advice.path)}: {advice.message}",
+            advice.hint,
+            blocks=vm is None and advice.code == "ssh-key-missing",
+        )
         for advice in site.advice
         if advice.host == spec.host
     )
