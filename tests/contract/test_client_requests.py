@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from tests.support.fake_pve import Answer, FakePve, Seen, node_spec, serve_fake
 from tests.support.plan_ground import CASES, load_yaml, plan_of
 from vi_ops.execute import pve_lost
 from vi_ops.execute.agent import Agent
-from vi_ops.execute.look import look_at_node, look_at_vm, look_at_vms
+from vi_ops.execute.look import look_at_node, look_at_vm, look_at_vms, look_beside
 from vi_ops.execute.pve import Pve, connect
-from vi_ops.facts.node import NodeFacts
+from vi_ops.facts.node import GuestSummary, NodeFacts
+from vi_ops.facts.vm import VmFacts
 from vi_ops.lab.route import Refusal
 from vi_ops.lab.schema import Schema
 from vi_ops.plan.step import PveCall
+from vi_ops.units import GIB
 
 SCHEMAS = Path(__file__).parents[3] / "shared" / "pve-api"
 RELEASES = ("8.4", "9.2")
@@ -157,6 +160,26 @@ def test_each_further_vm_costs_one_call_and_an_absent_one_none(node: FakePve, pv
     found = look_at_vms(pve, [*guests, 999], many)
     assert len(node.seen) - before == len(guests)
     assert found[999] is None
+
+
+def test_memory_that_others_get_is_asked_of_those_that_run_and_were_not_looked_at(
+    node: FakePve, pve: Pve
+) -> None:
+    guest = GuestSummary(101, "one", "running", GIB)
+    guests = {101: guest, 102: replace(guest, vmid=102, status="stopped"), 103: replace(guest, vmid=103)}
+    for vmid in (101, 104):
+        rows = [{"key": "memory", "value": "1024", "pending": "2048"}]
+        node.on("GET", f"/nodes/pve1/qemu/{vmid}/pending", rows)
+    facts = NodeFacts("pve1", "9.2", "9.2.4", 1, 1, 1, guests={**guests, 104: replace(guest, vmid=104)})
+    seen = VmFacts(103, "pve1", "running", config={"memory": "3072"})
+    beside = look_beside(pve, facts, [101, 102, 103, 105], [seen, None])
+    assert {vmid: one.memory_next_bytes / GIB for vmid, one in beside.guests.items()} == {
+        101: 2,
+        102: 0,
+        103: 3,
+        104: 0,  # nobody's business: not in the inventory
+    }
+    assert [one.path for one in node.calls("GET")] == ["/nodes/pve1/qemu/101/pending"]
 
 
 def test_tasks_and_lost_answers(node: FakePve, pve: Pve) -> None:

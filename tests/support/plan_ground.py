@@ -67,6 +67,7 @@ def node_of(case: Case) -> NodeFacts:
             one.get("status", "running"),
             parse_size(one["memory"]),
             one.get("template", False),
+            memory_next_bytes=parse_size(one.get("memory_next", "0 MiB")),
         )
         for vmid, one in told["guests"].items()
     }

@@ -11,9 +11,11 @@ from vi_ops.errors import Refused, StepFailed
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.pve_session import POOL_SIZE
 from vi_ops.facts.node import NodeAnswers, NodeFacts, parse_node, parse_storages, parse_taken
-from vi_ops.facts.vm import VmFacts, parse_started_with, parse_vm
+from vi_ops.facts.vm import ConfigValue, VmFacts, parse_pending, parse_started_with, parse_vm
 from vi_ops.plan.cloud_init import is_same_to_guest
 from vi_ops.plan.disk import disks_of
+from vi_ops.plan.vm_memory import memory_mib
+from vi_ops.units import MIB
 
 _IMAGES: Final = "import"
 _REFUSED: Final[dict[str, Any]] = {}
@@ -98,6 +100,37 @@ def look_around(pve: Pve, node: NodeFacts, vms: Iterable[VmFacts | None]) -> Nod
     if all(vms):
         return node
     return replace(node, taken=parse_taken(pve.get("/cluster/resources", type="vm"), node.name))
+
+
+def look_beside(pve: Pve, node: NodeFacts, vmids: Iterable[int], seen: Iterable[VmFacts | None]) -> NodeFacts:
+    """The facts with the memory that guests of the inventory get at their next start.
+
+    Takes: the vmids of the inventory's VMs there, and those VMs that were looked at already. The others are
+    asked, one call each, where they run: only then can a written size differ from the one in force.
+    """
+    known: dict[int, Mapping[str, ConfigValue]] = {vm.vmid: vm.config for vm in seen if vm}
+    asked = [vmid for vmid in vmids if vmid not in known and _runs(node, vmid)]
+    with ThreadPoolExecutor(POOL_SIZE) as pool:
+        known |= zip(asked, pool.map(lambda vmid: _pending(pve, vmid), asked), strict=True)
+    guests = {
+        vmid: replace(guest, memory_next_bytes=(memory_mib(known.get(vmid, {})) or 0) * MIB)
+        for vmid, guest in node.guests.items()
+    }
+    return replace(node, guests=guests)
+
+
+def _runs(node: NodeFacts, vmid: int) -> bool:
+    return vmid in node.guests and node.guests[vmid].status == "running"
+
+
+def _pending(pve: Pve, vmid: int) -> Mapping[str, ConfigValue]:
+    """The config after the next start; nothing for a VM that has gone meanwhile."""
+    try:
+        return parse_pending(pve.get(f"/nodes/{pve.node_name}/qemu/{vmid}/pending"))[0]
+    except StepFailed as error:
+        if error.code == "pve-not-found":
+            return {}
+        raise
 
 
 def recall(vm: VmFacts | None, noted: Mapping[str, tuple[str, float]]) -> VmFacts | None:

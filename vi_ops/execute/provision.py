@@ -14,7 +14,7 @@ from vi_ops.execute.guest import Console, Guest
 from vi_ops.execute.host_key import unpin
 from vi_ops.execute.journal import Journal, StepRecord, open_journal
 from vi_ops.execute.lock import hold_lock
-from vi_ops.execute.look import look_around, look_at_node, look_at_vm, recall
+from vi_ops.execute.look import look_around, look_at_node, look_at_vm, look_beside, recall
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.state import SiteState
 from vi_ops.facts.task import Upid, running_tasks
@@ -72,6 +72,7 @@ def look_and_plan(target: Target, journal: Journal, before: int | None = None) -
     node = look_at_node(pve)
     vm = recall(look_at_vm(pve, spec.vmid, node), journal.started_with(spec.host))
     node = look_around(pve, node, [vm])
+    node = look_beside(pve, node, target.site.vmids_on(spec.node), [vm])
     unfinished = {step.key for step in journal.left(spec.host, before)}
     plan = plan_vm(spec, pve.spec, node, vm, target.site, unfinished=unfinished)
     return plan, vm

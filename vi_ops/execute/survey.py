@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vi_ops.execute.host_key import pinned
 from vi_ops.execute.journal import RunRecord, open_journal
 from vi_ops.execute.lock import Owner, holder
-from vi_ops.execute.look import look_around, look_at_node, look_at_vms, recall
+from vi_ops.execute.look import look_around, look_at_node, look_at_vms, look_beside, recall
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.ssh import describe
 from vi_ops.execute.state import SiteState
@@ -39,7 +39,7 @@ def plan_all(site: Site, specs: Sequence[VmSpec], state: SiteState, reach: Reach
     """A plan for each VM, in the order given; a node is looked at once for all of its VMs."""
     plans: dict[str, Plan] = {}
     with open_journal(state.journal) as journal:
-        for spec, pve, node, found in _look(specs, reach, around=True):
+        for spec, pve, node, found in _look(specs, reach, around=site):
             vm = recall(found, journal.started_with(spec.host))
             unfinished = {step.key for step in journal.left(spec.host)}
             plans[spec.host] = plan_vm(spec, pve.spec, node, vm, site, unfinished=unfinished)
@@ -63,13 +63,15 @@ def survey(specs: Sequence[VmSpec], state: SiteState, reach: Reach) -> list[VmSt
 
 
 def _look(
-    specs: Sequence[VmSpec], reach: Reach, *, around: bool = False
+    specs: Sequence[VmSpec], reach: Reach, *, around: Site | None = None
 ) -> Iterator[tuple[VmSpec, Pve, NodeFacts, VmFacts | None]]:
     for host in dict.fromkeys(spec.node for spec in specs):
         pve = reach(host)
         node = look_at_node(pve)
         here = [spec for spec in specs if spec.node == host]
         vms = look_at_vms(pve, [spec.vmid for spec in here], node)
-        node = look_around(pve, node, vms.values()) if around else node
+        if around:
+            node = look_around(pve, node, vms.values())
+            node = look_beside(pve, node, around.vmids_on(host), vms.values())
         for spec in here:
             yield spec, pve, node, vms[spec.vmid]

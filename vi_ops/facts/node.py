@@ -31,7 +31,10 @@ class StorageFacts:
 
 @dataclass(frozen=True)
 class GuestSummary:
-    """One row of `GET /nodes/{node}/qemu?full=1`. `qmpstatus` is QEMU's word: running, paused."""
+    """One row of `GET /nodes/{node}/qemu?full=1`. `qmpstatus` is QEMU's word: running, paused.
+
+    `memory_next_bytes` is what a running guest of the inventory gets at its next start; 0 where nobody asked.
+    """
 
     vmid: int
     name: str
@@ -41,6 +44,7 @@ class GuestSummary:
     tags: tuple[str, ...] = ()
     qmpstatus: str = ""
     uptime_s: int = 0
+    memory_next_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from vi_ops.facts.node import NodeFacts
-from vi_ops.facts.vm import VmFacts
+from vi_ops.facts.node import GuestSummary, NodeFacts
+from vi_ops.facts.vm import ConfigValue, VmFacts
 from vi_ops.plan.diff import parse_value
 from vi_ops.plan.memory import MINIMUM_MIB, GuestLoad, HostMemory, MemorySize, held, right_size
 from vi_ops.plan.step import Finding
@@ -36,8 +36,7 @@ def plan_memory(spec: VmSpec, node: NodeFacts, vm: VmFacts | None, site: Site) -
         return _unseen(spec, node, present_mib(vm))
     size = right_size(host_memory(node), load_of(spec), other_loads(spec, node, site))
     if spec.memory == "auto":
-        memory = _automatic(spec, node, present_mib(vm), size)
-        return memory if vm else replace(memory, findings=(*memory.findings, *_rivals(spec, node, site)))
+        return _automatic(spec, node, vm, site, size)
     fixed_mib = spec.memory // MIB
     reason = f"{_say(fixed_mib)}, as the inventory says"
     if size is not None and fixed_mib <= size.recommended_mib:
@@ -71,16 +70,17 @@ def load_of(spec: VmSpec) -> GuestLoad:
 
 
 def other_loads(spec: VmSpec, node: NodeFacts, site: Site) -> tuple[GuestLoad, ...]:
-    """The guests that may run beside this one: those that run now and those that start with the node."""
+    """The guests that may run beside this one: what runs now, what starts with the node, and every VM that
+    vi-ops manages there, which it would make and start. Each counts with the most that it has or will have.
+    """
     described: list[VmSpec | UnmanagedVmSpec] = [*site.vms.values(), *site.unmanaged.values()]
     known = {other.vmid: other for other in described if other.node == spec.node}
     loads: list[GuestLoad] = []
-    for guest in node.guests.values():
-        other = known.get(guest.vmid)
-        starts = guest.status == "running" or (other is not None and other.start_on_boot is True)
-        if guest.vmid == spec.vmid or not starts:
+    for vmid in dict.fromkeys((*node.guests, *known)):
+        guest, other = node.guests.get(vmid), known.get(vmid)
+        memory_mib = _most_mib(guest, other)
+        if vmid == spec.vmid or not memory_mib or not _may_run(guest, other):
             continue
-        memory_mib = guest.memory_max_bytes / MIB
         pinned = bool(other and other.gpus)
         cpu = other.cpu if other else None
         vcpus = cpu.sockets * cpu.cores if cpu else _UNKNOWN_VCPUS
@@ -88,20 +88,49 @@ def other_loads(spec: VmSpec, node: NodeFacts, site: Site) -> tuple[GuestLoad, .
     return tuple(loads)
 
 
+def _may_run(guest: GuestSummary | None, other: VmSpec | UnmanagedVmSpec | None) -> bool:
+    if guest and (guest.status == "running" or guest.is_template):
+        return not guest.is_template
+    return isinstance(other, VmSpec) or (
+        guest is not None and other is not None and other.start_on_boot is True
+    )
+
+
+def _most_mib(guest: GuestSummary | None, other: VmSpec | UnmanagedVmSpec | None) -> float:
+    """The largest of what a guest has, gets at its next start, and is to get as the inventory states."""
+    stated = other.memory if isinstance(other, VmSpec) and other.memory != "auto" else 0
+    told = (guest.memory_max_bytes, guest.memory_next_bytes) if guest else ()
+    return max(stated, *told) / MIB if told else stated / MIB
+
+
 def present_mib(vm: VmFacts | None) -> int | None:
     """The memory that a VM's config gives it after the next power cycle."""
-    if vm is None or "memory" not in vm.config:
-        return None
-    return int(parse_value("memory", str(vm.config["memory"]))["current"])
+    return memory_mib(vm.config) if vm else None
 
 
-def _automatic(spec: VmSpec, node: NodeFacts, present: int | None, size: MemorySize | None) -> VmMemory:
+def memory_mib(config: Mapping[str, ConfigValue]) -> int | None:
+    """The memory that a config gives, in MiB; None where it does not say."""
+    return int(parse_value("memory", str(config["memory"]))["current"]) if "memory" in config else None
+
+
+def _automatic(
+    spec: VmSpec, node: NodeFacts, vm: VmFacts | None, site: Site, size: MemorySize | None
+) -> VmMemory:
+    """What is left, which only one VM can take: where several are automatic, none that exists grows."""
     if size is None:
         return VmMemory(None, "no memory is left", (_none_left(spec, node),))
+    rivals = [one for one in site.vms.values() if one.node == spec.node and one.memory == "auto"]
+    rivals = [one for one in rivals if one.vmid != spec.vmid]
+    present = present_mib(vm)
+    if present is not None and rivals and present <= size.safe_mib:
+        names = ", ".join(sorted(one.host for one in rivals))
+        return VmMemory(present, f"{_say(present)}, automatic, stays: {names} is automatic there as well")
     if present is not None and held(present, size):
         return VmMemory(present, f"{_say(present)}, automatic, stays: up to {_say(size.safe_mib)} is safe")
     reason = f"{_say(size.recommended_mib)} is the most that is safe on {node.name} beside {_needs(size)}"
-    return VmMemory(size.recommended_mib, reason)
+    absent = [one.host for one in rivals if one.vmid not in node.guests]
+    findings = (_rivals(spec, node, absent),) if vm is None and absent else ()
+    return VmMemory(size.recommended_mib, reason, findings)
 
 
 def _unseen(spec: VmSpec, node: NodeFacts, present: int | None) -> VmMemory:
@@ -121,28 +150,21 @@ def _unseen(spec: VmSpec, node: NodeFacts, present: int | None) -> VmMemory:
     return VmMemory(memory_mib, f"{_say(memory_mib)}, {why}", (finding,))
 
 
-def _rivals(spec: VmSpec, node: NodeFacts, site: Site) -> Iterator[Finding]:
-    """Other VMs of this node that are not running and will ask for everything as well."""
-    running = {guest.vmid for guest in node.guests.values() if guest.status == "running"}
-    others = [
-        other.host
-        for other in site.vms.values()
-        if other.node == spec.node and other.vmid not in {spec.vmid, *running} and other.memory == "auto"
-    ]
-    if others:
-        yield Finding(
-            "memory-auto-twice",
-            f"{spec.host} and {', '.join(sorted(others))} have memory auto on {node.name} and do not run yet:"
-            " each would get all that is left",
-            hint="state a size for all but one of them",
-        )
+def _rivals(spec: VmSpec, node: NodeFacts, others: list[str]) -> Finding:
+    """Other VMs that are to be made as well and ask for everything."""
+    return Finding(
+        "memory-auto-twice",
+        f"{spec.host} and {', '.join(sorted(others))} have memory auto on {node.name} and do not exist yet:"
+        " each would get all that is left",
+        hint="state a size for all but one of them",
+    )
 
 
 def _none_left(spec: VmSpec, node: NodeFacts) -> Finding:
     return Finding(
         "memory-none-left",
         f"memory is auto, but {_total(node)} has less than {_say(MINIMUM_MIB)} left"
-        " beside its own needs and the guests that run or start with it",
+        " beside its own needs, the guests that run or start with it, and the inventory's other VMs",
         hint="stop other guests or lower their memory, or state a size with `memory:`",
     )
 

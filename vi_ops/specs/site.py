@@ -26,6 +26,11 @@ class Site:
     unmanaged: Mapping[str, UnmanagedVmSpec] = field(default_factory=dict)
     advice: tuple[SpecFinding, ...] = ()
 
+    def vmids_on(self, node: str) -> list[int]:
+        """Of every VM that is described there, managed or not."""
+        described: list[VmSpec | UnmanagedVmSpec] = [*self.vms.values(), *self.unmanaged.values()]
+        return [one.vmid for one in described if one.node == node]
+
     def vm(self, host: str) -> VmSpec:
         """A managed VM by inventory name. Raises SpecError with the nearest name."""
         if vm := self.vms.get(host):
