@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -249,6 +250,24 @@ def test_a_vm_may_have_the_default_name_of_another(tmp_path: Path) -> None:
     files = site_files(facts({101: {"name": "vm102"}, 102: {}, 103: {"name": "VM103"}}), API)
     site = load_site(write(tmp_path / "site", files))
     assert [site.unmanaged[f"vm{vmid}"].name for vmid in (101, 102, 103)] == ["vm101", "vm102", "VM103"]
+
+
+def test_a_vm_is_handed_over_without_advice(tmp_path: Path) -> None:
+    config = {
+        "name": "video",
+        "net0": "virtio=BC:24:11:00:00:01,bridge=vmbr0",
+        "ipconfig0": "ip=192.168.1.106/24,gw=192.168.1.1",
+        "scsi0": "local:106/vm-106-disk-0.qcow2,size=4G",
+        "ciuser": "smith",
+        "sshkeys": quote(KEY, safe=""),
+    }
+    folder = write(tmp_path / "site", site_files(facts({106: config, 107: {}}), API))
+    assert set(load_site(folder).unmanaged) == {"vm106", "vm107"}
+    file = folder / "host_vars" / "vm106.yml"
+    file.write_text(file.read_text().replace("  managed: false\n", "  managed: true\n  image: debian-13\n"))
+    site = load_site(folder)
+    assert site.vm("vm106").ssh.host == "192.168.1.106"
+    assert not site.advice
 
 
 def test_what_two_vms_share_is_left_to_the_first(tmp_path: Path) -> None:

@@ -49,7 +49,12 @@ site_user:
 _UNMANAGED: Final = """
 # Found on the node. `managed: false`: vi-ops counts this VM (vmid, name,
 # address, memory) and never touches it. To hand it over, complete the
-# description (`vi-ops schema vm` prints every key) and set `managed: true`.
+# description (`image` and `user` at least; `vi-ops schema vm` prints every key)
+# and set `managed: true`.
+"""
+_REACH: Final = """
+# Ansible and vi-ops reach the guest at the address that stands below.
+ansible_host: "{{ vm.network.address.split('/')[0] }}"
 """
 
 
@@ -71,7 +76,10 @@ def site_files(site: SiteFacts, api: Mapping[str, Any]) -> dict[str, str]:
     }
     for vmid, described in guests.items():
         left = {key: value for key, value in site.guests[vmid].items() if key not in _words_for(described)}
-        text = _SCHEMA_LINE.format(kind="vm") + _UNMANAGED + dump_yaml({"vm": described}) + _left_out(left)
+        address = described.get("network", {}).get("address", "dhcp")
+        reach = "" if address == "dhcp" else _REACH
+        text = _SCHEMA_LINE.format(kind="vm") + reach + _UNMANAGED + dump_yaml({"vm": described})
+        text += _left_out(left)
         files[f"host_vars/vm{vmid}.yml"] = text
     return files
 
