@@ -20,7 +20,7 @@ from vi_ops.execute.guest import ConsoleLog, Guest, vouch
 from vi_ops.execute.host_key import pin, pinned
 from vi_ops.execute.state import SiteState
 from vi_ops.facts.cloud_init_status import parse_cloud_init_status
-from vi_ops.facts.console import BootStage, boot_stage, plain_lines
+from vi_ops.facts.console import BootStage, boot_stage, no_boot, plain_lines
 from vi_ops.facts.ready import addresses_of, parse_apt_busy
 from vi_ops.plan.ready import STAGES
 from vi_ops.specs.ssh import SshTarget
@@ -202,6 +202,10 @@ def test_the_console_shows_how_far_the_boot_is(scene: Scene, tmp_path: Path) -> 
     log.write_text(FIRMWARE)
     assert "firmware" in scene.wait("firmware")
     assert scene.fails("kernel").code == "ready-kernel"
+    log.write_text(FIRMWARE + "BdsDxe: No bootable option or device was found.\r\n")
+    error = scene.fails("kernel")
+    assert "found nothing that it can boot: No bootable option or device was found" in error.message
+    assert "`qm stop 106`" in str(error.hint)
     log.write_text(KERNEL)
     assert "kernel" in scene.wait("kernel")
 
@@ -391,3 +395,18 @@ def test_what_the_ha_manager_starts_is_waited_for(scene: Scene) -> None:
 
     scene.guest.pve.get = status  # type: ignore[method-assign,assignment]
     assert scene.wait("powered", 5) == "QEMU says running"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", None),
+        (FIRMWARE, None),
+        ("Booting from Hard Disk...\r\nNo bootable device.\r\n", "No bootable device"),
+        (FIRMWARE + "\x1b[1mUEFI Interactive Shell v2.2\r\nShell> ", "Shell>"),
+        ("error: no such device\r\ngrub rescue> ", "grub rescue>"),
+        ("No bootable device.\n" + "the next boot prints\n" * 20, None),
+    ],
+)
+def test_a_boot_that_gave_up_says_so(text: str, words: str | None) -> None:
+    assert no_boot(text) == words

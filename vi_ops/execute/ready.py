@@ -18,7 +18,7 @@ from vi_ops.execute.host_key import pinned
 from vi_ops.execute.ssh import describe, open_shell
 from vi_ops.facts.answer import mapping_of
 from vi_ops.facts.cloud_init_status import STATUS_FILE, parse_cloud_init_status
-from vi_ops.facts.console import BootStage, boot_stage, plain_lines
+from vi_ops.facts.console import BootStage, boot_stage, no_boot, plain_lines
 from vi_ops.facts.ready import APT_BUSY_SCRIPT, addresses_of, parse_apt_busy
 from vi_ops.plan.diff import parse_net
 
@@ -169,7 +169,21 @@ def _boot(guest: Guest, wanted: BootStage, waiting: str) -> Seen:
         return Seen(True, f"seen on the serial console ({reached.name.lower()})")
     if _agent(guest).is_reached:
         return Seen(True, "the guest agent answers")
+    if words := no_boot(guest.console.text()):
+        return Seen(
+            False, f"the firmware found nothing that it can boot: {words}", _not_booting(guest, words)
+        )
     return Seen(False, waiting)
+
+
+def _not_booting(guest: Guest, words: str) -> StepFailed:
+    spec = guest.spec
+    hint = (
+        f"look at scsi0 and the boot order of VM {spec.vmid}; nothing in the guest powers it off:"
+        f" `qm stop {spec.vmid}` on {guest.pve.node_name} (in the lab `vi-ops lab down` and `vi-ops lab up`),"
+        f" then `vi-ops provision {spec.host}`"
+    )
+    return StepFailed("ready-kernel", words, hint=hint)
 
 
 def _agent(guest: Guest) -> Seen:

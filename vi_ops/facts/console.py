@@ -9,7 +9,14 @@ from enum import IntEnum
 _ESCAPES = re.compile(r"\x1b\[[0-9;?=]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_()][0-9A-Za-z]?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _KERNEL = re.compile(r"Linux version |^\s*\[ *\d+\.\d{6}\] |systemd\[1\]|Welcome to ", re.MULTILINE)
+# A boot that gave up has nothing more to say: older lines are of an earlier one.
+_LAST_LINES = 12
 _LOGIN = re.compile(r"^\S+ login: *$", re.MULTILINE)
+# What OVMF, SeaBIOS, the UEFI shell and GRUB print when they go no further by themselves.
+_NO_BOOT = re.compile(
+    r"No bootable (?:option or )?device[^\n.]*|UEFI Interactive Shell|^Shell>|^grub(?: rescue)?>",
+    re.MULTILINE,
+)
 
 
 class BootStage(IntEnum):
@@ -36,3 +43,9 @@ def boot_stage(text: str) -> BootStage:
     if _KERNEL.search(lines):
         return BootStage.KERNEL
     return BootStage.FIRMWARE if lines else BootStage.SILENT
+
+
+def no_boot(text: str) -> str | None:
+    """Where firmware or boot loader gave up, in its own words; None while it is at work."""
+    found = _NO_BOOT.findall("\n".join(plain_lines(text, _LAST_LINES)))
+    return str(found[-1]).strip() if found else None

@@ -61,13 +61,28 @@ def _yes(vm: VmFacts, key: str) -> str:
 def waiting(
     spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], unread: tuple[str, ...], *, grows: bool
 ) -> tuple[str, ...]:
-    """What is written, by this plan or before it, and not in force yet; `unread` are keys of cloud-init's."""
-    return tuple(_waiting(spec, vm, told, unread, grows=grows)) if vm.is_running else ()
+    """What is written, by this plan or before it, and not in force yet; `unread` are keys of cloud-init's.
+
+    The last sentence says how to make it happen. A power-off from inside ends QEMU; a reboot does not.
+    """
+    if not vm.is_running:
+        return ()
+    sentences = list(_waiting(vm, told, unread))
+    if sentences:
+        sentences[-1] += (
+            f". `vi-ops ssh {spec.host} -- sudo poweroff`, then `vi-ops provision {spec.host}`, starts it"
+            f" anew; so does `qm reboot {spec.vmid}` on {vm.node}; a reboot from inside the guest does not"
+        )
+    if grows:
+        sentences.insert(
+            0,
+            f"root file system: {SYSTEM_DISK} has {format_size(spec.disk.size)} at once, the file system"
+            " in it grows at the next boot",
+        )
+    return tuple(sentences)
 
 
-def _waiting(
-    spec: VmSpec, vm: VmFacts, told: tuple[Change, ...], unread: tuple[str, ...], *, grows: bool
-) -> Iterator[str]:
+def _waiting(vm: VmFacts, told: tuple[Change, ...], unread: tuple[str, ...]) -> Iterator[str]:
     changed = {change.key for change in told}
     for change in told:
         if change.effect is Effect.POWER_CYCLE and change.key not in cloud_init.KEYS:
@@ -77,21 +92,15 @@ def _waiting(
         if key not in changed:
             after, now = in_words(key, vm.config.get(key)), in_words(key, vm.running.get(key))
             yield f"{key}: {after or 'absent'} after a power cycle, {now or 'absent'} until then"
-    how = f"`qm reboot {spec.vmid}` on {vm.node} starts it anew, a reboot from inside the guest does not"
     # The instance-id is a hash of user-data and network. Source: qemu-server, PVE/QemuServer/Cloudinit.pm.
     if instance := [_until_then(key, vm, changed) for key in unread if key != "cicustom"]:
         yield (
             f"{', '.join(instance)}: the guest reads {'them' if len(instance) > 1 else 'it'} at the next"
             " start; cloud-init then takes it for a new instance: it sets up user and network again and makes"
-            f" new SSH host keys. {how}"
+            " new SSH host keys"
         )
     if "cicustom" in unread:
-        yield f"cicustom: the guest reads it at the next start. {how}"
-    if grows:
-        yield (
-            f"root file system: {SYSTEM_DISK} has {format_size(spec.disk.size)} at once, the file system"
-            " in it grows at the next boot"
-        )
+        yield "cicustom: the guest reads it at the next start"
 
 
 def _until_then(key: str, vm: VmFacts, changed: set[str]) -> str:
