@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from typer.testing import CliRunner, Result
 
 from tests.support.scene import Scene
 from tests.support.scene import scene as make_scene
-from vi_ops.cli import words
+from vi_ops.cli import crew, words
 from vi_ops.cli.main import app
 from vi_ops.errors import LockHeld, Refused, StepFailed, Unreachable, ViOpsError
 from vi_ops.execute import provision
+from vi_ops.execute.journal import open_journal
 from vi_ops.execute.lock import hold_lock
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.state import site_state
@@ -50,7 +52,7 @@ def test_provision_plan_and_status_of_one_vm(scene: Scene) -> None:
     assert scene.writes() == []
     first = run("provision", "vm106")
     assert first.exit_code == 0, first.output
-    assert "vm106: ready (3 writes, " in first.stdout
+    assert "vm106: ready (3 changes and the base playbook, " in first.stdout
     assert f"smith@127.0.0.1:{scene.ssh.port}" in first.stdout
     made = len(scene.writes())
     second = run("provision", "vm106", "--json")
@@ -116,6 +118,13 @@ def test_another_run_is_named(scene: Scene) -> None:
     with hold_lock(site_state(scene.site).lock("vm106"), "vm106", "provision vm106"):
         error = fails(LockHeld, "provision", "vm106")
         assert "vi-ops provision vm106" in error.message
+        with open_journal(scene.state.journal) as journal:  # that run has begun to make it
+            (create,) = journal.plan_steps(journal.begin_run("provision vm106", "vm106"), ["vm106/create"])
+            journal.begin_step(create)
+        planned = run("plan", "vm106")
+        assert planned.exit_code == 0
+        shown = " ".join(planned.stdout.split())
+        assert "[vm-under-way] vm106 is being worked on: `vi-ops provision vm106` (pid" in shown
         assert "provision: under way since" in " ".join(run("status", "vm106").stdout.split())
         fails(LockHeld, "destroy", "vm106", "--yes-destroy", "vm106")
 
@@ -171,10 +180,14 @@ def test_what_was_written_is_looked_at_again(scene: Scene, monkeypatch: pytest.M
 
 def test_the_name_is_typed_on_a_terminal(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("provision", "vm106").exit_code == 0
-    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), argv=["vi-ops"])
+    terminal = SimpleNamespace(
+        stdin=SimpleNamespace(isatty=lambda: True), stderr=io.StringIO(), argv=["vi-ops"]
+    )
     monkeypatch.setattr(words, "sys", terminal)
     for typed in ("yes\n", ""):
-        assert run("destroy", "vm106", stdin=typed).exit_code != 0
+        ran = run("destroy", "vm106", stdin=typed)
+        assert ran.exit_code != 0
+        assert ("vm106: interrupted; nothing was done" in ran.stderr) is (typed == "")
         assert 106 in scene.lab.lab.node.vmids()
     assert "destroy: interrupted" in " ".join(run("status", "vm106").stdout.split())
     assert run("destroy", "vm106", stdin="vm106\n").exit_code == 0
@@ -229,6 +242,54 @@ def test_ssh_needs_no_api_for_a_pinned_guest(scene: Scene, monkeypatch: pytest.M
 
 def _no_answer(*_: Any) -> Any:
     raise Unreachable("pve-unreachable", "nobody there")
+
+
+def test_ctrl_c_is_written_down_for_a_thread_that_waits(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.lab.lab.node.faults.inject(_fault("agent-silent", vmid=106, count=None))
+    monkeypatch.setattr(crew, "_GRACE_S", 0.0)
+    join = threading.Thread.join
+
+    def pressed(self: threading.Thread, timeout: float | None = None) -> None:
+        join(self, timeout)
+        with open_journal(scene.state.journal) as journal:
+            if timeout == 0.2 and any("/wait-" in one.key and one.started for one in journal.left("vm106")):
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", pressed)
+        ran = run("provision", "vm106")
+    assert ran.exit_code == 130
+    assert 'vm106: interrupted in "Wait until ' in ran.stderr
+    assert "the same command again resumes" in ran.stderr
+    with open_journal(scene.state.journal) as journal:
+        last = journal.last_run("vm106")
+    assert last
+    assert last.outcome == "interrupted"
+    for thread in threading.enumerate():
+        if "_one" in thread.name:
+            thread.join(20)
+
+
+def test_a_plan_beside_a_run_or_after_a_refused_one_tells_of_no_ended_run(scene: Scene) -> None:
+    assert run("provision", "vm106").exit_code == 0
+    with hold_lock(scene.state.lock("vm106"), "vm106", "provision vm106"):
+        with open_journal(scene.state.journal) as journal:
+            under_way = journal.begin_run("provision vm106", "vm106")
+            (wait,) = journal.plan_steps(under_way, ["vm106/wait-agent"])
+            journal.begin_step(wait)
+        shown = run("plan", "vm106").stdout
+        assert "vm-under-way" in shown
+        assert "an earlier run ended" not in shown
+        with open_journal(scene.state.journal) as journal:
+            journal.end_step(wait, "ok")
+    scene.lab.lab.node.faults.inject(_fault("lock-held", vmid=106, count=None))
+    scene.edit("vm106", "name: vm106", "name: vm106\n  description: mine")
+    assert fails(LockHeld, "provision", "vm106").code == "pve-locked"
+    scene.lab.lab.node.faults.clear()
+    scene.edit("vm106", "\n  description: mine", "")
+    assert run("plan", "vm106", "--detect").exit_code == 0
 
 
 def test_threads_end(scene: Scene) -> None:

@@ -69,7 +69,8 @@ def test_killed_while_the_node_creates_it_the_next_run_waits_for_that_task(site:
     assert [path for _, path in site.writes()].count("/nodes/pve1/qemu") == 2  # the first one was refused
     resumed = site.end_at(RESIZE, "provision", "vm106")
     notes = [event["text"] for event in resumed.events if event.get("kind") == "note"]
-    assert any(note.startswith("resuming: vm106/create was begun") for note in notes), resumed.err
+    resumed_in = 'resuming: "Ensure VM 106 ('
+    assert any(note.startswith(resumed_in) for note in notes), resumed.err
     assert [path for _, path in site.writes()].count("/nodes/pve1/qemu") == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -138,3 +139,76 @@ def test_many_may_make_the_journal_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(30)
     assert failures == []
+
+
+def test_an_interrupt_is_written_down_for_a_run_that_cannot(tmp_path: Path) -> None:
+    with open_journal(tmp_path / "journal.db") as journal:
+        assert journal.interrupt("vm106") == ()
+        run = journal.begin_run("provision vm106", "vm106")
+        assert journal.interrupt("vm101") == ()
+        create, wait, _ = journal.plan_steps(run, ["create", "wait", "base"], ["Make", "Wait for it", "Base"])
+        journal.begin_step(create)
+        journal.end_step(create, "ok")
+        journal.begin_step(wait)
+        begun = journal.interrupt("vm106")
+        assert [(step.name, step.outcome) for step in begun] == [("Make", "ok"), ("Wait for it", None)]
+        journal.end_step(wait, "pve-unreachable")  # the thread that was left behind
+        journal.end_run(run, "pve-unreachable")
+        last = journal.last_run("vm106")
+        outcomes = [step.outcome for step in journal.steps(run)]
+    assert last
+    assert (last.outcome, last.finished is None) == ("interrupted", False)
+    assert outcomes == ["ok", "interrupted", None]
+
+
+def test_a_run_of_another_process_is_not_called_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with open_journal(path) as journal:
+        journal.begin_run("provision vm106", "vm106")
+        with sqlite3.connect(path) as raw:
+            raw.execute("update run set owner = 'anna@elsewhere pid 1'")
+        raw.close()
+        assert journal.interrupt("vm106") == ()
+        last = journal.last_run("vm106")
+    assert last
+    assert last.outcome is None
+
+
+@pytest.mark.parametrize(
+    ("before", "outcome", "upid", "kept"),
+    [
+        ("ok", "refused", "", []),
+        ("ready-agent", "refused", "", ["wait"]),
+        ("ok", "refused", UPID, ["config", "wait"]),
+        ("ok", "pve-lost-answer", "", ["config", "wait"]),
+        ("ok", None, "", ["config", "wait"]),
+    ],
+)
+def test_a_run_that_was_refused_at_once_leaves_the_guest_as_it_was(
+    tmp_path: Path, before: str, outcome: str | None, upid: str, kept: list[str]
+) -> None:
+    with open_journal(tmp_path / "journal.db") as journal:
+        (step,) = journal.plan_steps(journal.begin_run("provision vm106", "vm106"), ["wait"])
+        journal.begin_step(step)
+        journal.end_step(step, before)
+        step, _ = journal.plan_steps(journal.begin_run("provision vm106", "vm106"), ["config", "wait"])
+        journal.begin_step(step)
+        if upid:
+            journal.note_upid(step, upid)
+        if outcome:
+            journal.end_step(step, outcome)
+        assert sorted(journal.unfinished("vm106")) == kept
+
+
+def test_a_journal_without_titles_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as old:
+        old.execute(
+            "create table step (id integer primary key, run integer not null, key text not null,"
+            " started real, finished real, outcome text, upid text)"
+        )
+        old.execute("insert into step (run, key) values (1, 'vm106/create')")
+    old.close()
+    with open_journal(path) as journal:
+        journal.plan_steps(1, ["vm106/start"], ["Start it"])
+        assert [step.name for step in journal.steps(1)] == ["vm106/create", "Start it"]

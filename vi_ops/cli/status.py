@@ -71,8 +71,11 @@ def _last(state: VmState) -> str:
     if state.owner:
         since = time.strftime("%H:%M:%S", time.localtime(state.owner.since))
         return f"{_verb(state.owner.command)}: under way since {since} (pid {state.owner.pid})"
-    run = state.last_run
-    return f"{_verb(run.command)}: {_ended(run)}, {_ago(run.started)} ago" if run else "none"
+    return _run(state.last_run) if state.last_run else "none"
+
+
+def _run(run: RunRecord) -> str:
+    return f"{_verb(run.command)}: {_ended(run)}, {_ago(run.finished or run.started)} ago"
 
 
 def _verb(command: str) -> str:

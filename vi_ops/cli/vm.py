@@ -114,7 +114,8 @@ def provision(
             with nullcontext() if as_json else progress:
                 crew.run(list(targets), lambda host: run.provision(targets[host], show))
         except KeyboardInterrupt:
-            report_interrupt(reach.state.journal, [host for host in targets if host not in crew.results])
+            ended = {*crew.results, *crew.errors}
+            report_interrupt(reach.state.journal, [host for host in targets if host not in ended])
             sys.exit(130)
     for host in targets:
         if host in crew.results:
@@ -132,7 +133,7 @@ def destroy(
             "--yes-destroy",
             metavar="VM",
             autocompletion=vm_names,
-            help="The VM's name again, instead of typing it.",
+            help="The VM's inventory name again, instead of typing it.",
         ),
     ] = None,
     wait: Wait = 0,
@@ -140,7 +141,7 @@ def destroy(
 ) -> None:
     """Remove a VM with everything on its disks.
 
-    Lists what would be lost and asks for the VM's name. Backups stay.
+    Lists what would be lost and asks for the VM's name in the inventory. Backups stay.
 
     \b
     Examples:

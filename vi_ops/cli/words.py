@@ -34,7 +34,8 @@ def show_one(console: Console, *, is_alone: bool, as_json: bool) -> Callable[[Pl
 
 def report_outcome(outcome: Outcome, *, as_json: bool) -> None:
     """The result of `provision` for one VM, on stdout."""
-    from vi_ops.report.text import count, duration
+    from vi_ops.report.plan import done_words
+    from vi_ops.report.text import duration
 
     plan = outcome.plan
     if as_json:
@@ -53,7 +54,7 @@ def report_outcome(outcome: Outcome, *, as_json: bool) -> None:
             )
         )
         return
-    did = count(outcome.writes, "write") if outcome.writes else "nothing to do"
+    did = done_words(plan, with_playbooks=not outcome.cut_off)
     took = duration(round(outcome.elapsed_s, 1))
     if outcome.cut_off:
         typer.echo(f"{outcome.host}: not ready before its next start ({did}, {took}): {outcome.cut_off}")
@@ -95,10 +96,13 @@ def report_interrupt(journal: Path, hosts: Sequence[str]) -> None:
         typer.echo("", err=True)  # ^C stands at the end of a line
     with open_journal(journal) as book:
         for host in hosts:
-            begun = [step for step in book.left(host) if step.started is not None]
-            at = f" in step {begun[-1].key}" if begun else ""
-            typer.echo(f"{host}: interrupted{at}; the same command again resumes", err=True)
-            if begun and begun[-1].upid:
+            begun = book.interrupt(host)
+            if not begun:
+                typer.echo(f"{host}: interrupted; nothing was done", err=True)
+                continue
+            at = f'{"after" if begun[-1].outcome == "ok" else "in"} "{begun[-1].name}"'
+            typer.echo(f"{host}: interrupted {at}; the same command again resumes", err=True)
+            if begun[-1].upid and begun[-1].outcome != "ok":
                 typer.echo(f"  its task may go on on the node: {begun[-1].upid}", err=True)
 
 
@@ -119,7 +123,7 @@ def ask_name(host: str, given: str | None, console: Console | None) -> Callable[
                 hint=f"give --yes-destroy {host}",
             )
         try:
-            return str(typer.prompt(f"Type {host} to destroy it", err=True))
+            return str(typer.prompt(f"Type its inventory name, {host}, to destroy it", err=True))
         except typer.Abort:
             raise KeyboardInterrupt from None
 

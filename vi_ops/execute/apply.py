@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from vi_ops.errors import StepFailed, ViOpsError
+from vi_ops.errors import LockHeld, Refused, StepFailed, ViOpsError
 from vi_ops.execute.ansible import run_playbook
 from vi_ops.execute.guest import Guest
 from vi_ops.execute.journal import Journal
@@ -65,8 +65,11 @@ def apply_plan(plan: Plan, work: Work) -> None:
     Raises the error of the step that failed, with the step, its target and what was done before in the
     message. Nothing is undone: what is done is found by the next run.
     """
-    ids = work.journal.plan_steps(work.run, [step.key for step in plan.steps])
-    for step, number in zip(plan.steps, ids, strict=True):
+    steps = plan.steps
+    ids = work.journal.plan_steps(
+        work.run, [step.key for step in steps], [step.title or step.because for step in steps]
+    )
+    for step, number in zip(steps, ids, strict=True):
         if work.is_stopped():
             raise KeyboardInterrupt
         work.at, work.upid = step, None
@@ -75,7 +78,7 @@ def apply_plan(plan: Plan, work: Work) -> None:
         try:
             result = _perform(step, number, work)
         except ViOpsError as error:
-            work.journal.end_step(number, error.code)
+            work.journal.end_step(number, "refused" if isinstance(error, (Refused, LockHeld)) else error.code)
             work.listener.fail(error.message)
             raise _in_step(error, step, plan, work) from error
         except KeyboardInterrupt:

@@ -12,8 +12,9 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 _WAL_TRIES = 100
@@ -35,7 +36,8 @@ create table if not exists step (
     started real,
     finished real,
     outcome text,
-    upid text
+    upid text,
+    title text not null default ''
 );
 create table if not exists started_with (
     subject text not null,
@@ -64,7 +66,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of a run: planned, begun, finished. `upid` is the task that it began on the node."""
+    """One step of a run: planned, begun, finished. `upid` is the task that it began on the node.
+
+    `outcome` is `ok`, `skipped`, `interrupted`, `refused`, or the code of its error.
+    """
 
     id: int
     run: int
@@ -73,6 +78,12 @@ class StepRecord:
     finished: float | None
     outcome: str | None
     upid: str | None
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """The step for people; its key in a journal of an older release."""
+        return self.title or self.key
 
 
 class Journal:
@@ -84,21 +95,40 @@ class Journal:
 
     def begin_run(self, command: str, subject: str) -> int:
         """Write down that a run begins; gives its id."""
-        owner = f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()}"
         return self._insert(
             "insert into run (command, subject, owner, started) values (?, ?, ?, ?)",
-            (command, subject, owner, self._clock()),
+            (command, subject, _me(), self._clock()),
         )
 
     def end_run(self, run: int, outcome: str) -> None:
-        """Write down how a run ended: `ok`, `interrupted`, or the code of its error."""
+        """Write down how a run ended: `ok`, `interrupted`, or its error's code; the first word counts."""
         self._db.execute(
-            "update run set finished = ?, outcome = ? where id = ?", (self._clock(), outcome, run)
+            "update run set finished = ?, outcome = ? where id = ? and outcome is null",
+            (self._clock(), outcome, run),
         )
 
-    def plan_steps(self, run: int, keys: Sequence[str]) -> tuple[int, ...]:
+    def interrupt(self, subject: str) -> tuple[StepRecord, ...]:
+        """Write down that this process's run on `subject` was interrupted, where the run has not done so.
+
+        Gives the steps that it had begun, the last one as it was; none when nothing had been begun.
+        """
+        run = self.last_run(subject)
+        if run is None or run.owner != _me():
+            return ()
+        begun = tuple(step for step in self.steps(run.id) if step.started is not None)
+        for step in begun:
+            if step.outcome is None:
+                self.end_step(step.id, "interrupted")
+        if run.outcome is None:
+            self.end_run(run.id, "interrupted")
+        return begun
+
+    def plan_steps(self, run: int, keys: Sequence[str], titles: Sequence[str] = ()) -> tuple[int, ...]:
         """Write down what a run is about to do, before anything is sent; gives one id for each step."""
-        return tuple(self._insert("insert into step (run, key) values (?, ?)", (run, key)) for key in keys)
+        return tuple(
+            self._insert("insert into step (run, key, title) values (?, ?, ?)", (run, key, title))
+            for key, title in zip_longest(keys, titles, fillvalue="")
+        )
 
     def begin_step(self, step: int) -> None:
         """Write down that a step begins."""
@@ -109,9 +139,10 @@ class Journal:
         self._db.execute("update step set upid = ? where id = ?", (upid, step))
 
     def end_step(self, step: int, outcome: str) -> None:
-        """Write down how a step ended: `ok`, `interrupted`, or the code of its error."""
+        """Write down how a step ended, see StepRecord; the first word counts."""
         self._db.execute(
-            "update step set finished = ?, outcome = ? where id = ?", (self._clock(), outcome, step)
+            "update step set finished = ?, outcome = ? where id = ? and outcome is null",
+            (self._clock(), outcome, step),
         )
 
     def last_run(self, subject: str, before: int | None = None) -> RunRecord | None:
@@ -126,7 +157,8 @@ class Journal:
     def steps(self, run: int) -> tuple[StepRecord, ...]:
         """The steps of a run in the order of its plan."""
         rows = self._db.execute(
-            "select id, run, key, started, finished, outcome, upid from step where run = ? order by id",
+            "select id, run, key, started, finished, outcome, upid, title from step"
+            " where run = ? order by id",
             (run,),
         )
         return tuple(StepRecord(*row) for row in rows)
@@ -143,6 +175,18 @@ class Journal:
         if row[0] is None:
             return ()
         return tuple(step for step in self.steps(row[0]) if step.outcome != "ok")
+
+    def unfinished(self, subject: str, before: int | None = None) -> frozenset[str]:
+        """The keys of the steps in `left`, but of the newest run that did something.
+
+        A run whose first writing step was refused changed nothing: how the guest is, the run before it says.
+        """
+        while left := self.left(subject, before):
+            before = left[0].run
+            begun = [step for step in self.steps(before) if step.started is not None]
+            if not begun or any(step.outcome != "refused" or step.upid for step in begun):
+                return frozenset(step.key for step in left)
+        return frozenset()
 
     def note_started_with(self, subject: str, key: str, value: str) -> None:
         """Keep what a running guest was started with, before its config gets another value."""
@@ -171,9 +215,22 @@ def open_journal(path: Path, clock: Callable[[], float] = time.time) -> Iterator
         _make_concurrent(connection)
         connection.execute("pragma synchronous = normal")
         connection.executescript(_SCHEMA)
+        _add_title(connection)
         yield Journal(connection, clock)
     finally:
         connection.close()
+
+
+def _me() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()}"
+
+
+def _add_title(connection: sqlite3.Connection) -> None:
+    """Give the column to a journal that was made before there was one."""
+    if "title" in {row[1] for row in connection.execute("pragma table_info(step)")}:
+        return
+    with suppress(sqlite3.OperationalError):  # somebody else was faster
+        connection.execute("alter table step add column title text not null default ''")
 
 
 def _make_concurrent(connection: sqlite3.Connection) -> None:

@@ -98,7 +98,7 @@ def _take(handle: int, path: Path, subject: str, wait_s: float, tell: Callable[[
             if time.monotonic() >= deadline:
                 raise held(subject, owner, wait_s, time.time()) from None
             if not told:
-                tell(f"{_who(owner, time.time())}: waiting up to {wait_s:.0f} s")
+                tell(f"{who(owner, time.time())}: waiting up to {wait_s:.0f} s")
                 told = True
             time.sleep(_POLL_S)
 
@@ -109,10 +109,11 @@ def held(subject: str, owner: Owner | None, waited_s: float, now: float) -> Lock
     if owner and now - owner.heartbeat > 6 * HEARTBEAT_S:
         hint = f"it shows no life: look at process {owner.pid} on {owner.host}; ending it frees the lock"
     after = f" after {waited_s:.0f} s of waiting" if waited_s else ""
-    return LockHeld("lock-held", f"{subject} is locked{after}: {_who(owner, now)}", hint=hint)
+    return LockHeld("lock-held", f"{subject} is locked{after}: {who(owner, now)}", hint=hint)
 
 
-def _who(owner: Owner | None, now: float) -> str:
+def who(owner: Owner | None, now: float) -> str:
+    """Who holds a lock, since when, and its last sign of life, in words; `now` is seconds since the epoch."""
     if owner is None:
         return "another vi-ops is just taking the lock"
     since = time.strftime("%H:%M:%S", time.localtime(owner.since))

@@ -73,7 +73,7 @@ def look_and_plan(target: Target, journal: Journal, before: int | None = None) -
     vm = recall(look_at_vm(pve, spec.vmid, node), journal.started_with(spec.host))
     node = look_around(pve, node, [vm])
     node = look_beside(pve, node, target.site.vmids_on(spec.node), [vm])
-    unfinished = {step.key for step in journal.left(spec.host, before)}
+    unfinished = journal.unfinished(spec.host, before)
     plan = plan_vm(spec, pve.spec, node, vm, target.site, unfinished=unfinished)
     return plan, vm
 
@@ -177,8 +177,9 @@ def _await_tasks(target: Target, work: Work) -> None:
 def _of_whom(task: Upid, step: StepRecord | None) -> str:
     if step is None or step.started is None:
         return f"begun by {task.user}, not by this site's journal: {task.text}"
-    minutes = (time.time() - step.started) / 60
-    return f"resuming: {step.key} was begun {minutes:.0f} min ago by a run that ended before it: {task.text}"
+    ago_s = max(0, round(time.time() - step.started))
+    ago = f"{ago_s} s" if ago_s < 120 else f"{ago_s // 60} min"
+    return f'resuming: "{step.name}" was begun {ago} ago by a run that ended before it: {task.text}'
 
 
 def _refuse_blocked(plan: Plan) -> None:

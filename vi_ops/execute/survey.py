@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vi_ops.execute.host_key import pinned
 from vi_ops.execute.journal import RunRecord, open_journal
-from vi_ops.execute.lock import Owner, holder
+from vi_ops.execute.lock import Owner, holder, who
 from vi_ops.execute.look import look_around, look_at_node, look_at_vms, look_beside, recall
 from vi_ops.execute.pve import Pve
 from vi_ops.execute.ssh import describe
 from vi_ops.execute.state import SiteState
 from vi_ops.facts.node import NodeFacts
 from vi_ops.facts.vm import VmFacts
-from vi_ops.plan.step import Plan
+from vi_ops.plan.step import Finding, Plan
 from vi_ops.plan.vm import plan_vm
 from vi_ops.specs.site import Site
 from vi_ops.specs.vm import VmSpec
@@ -41,9 +42,19 @@ def plan_all(site: Site, specs: Sequence[VmSpec], state: SiteState, reach: Reach
     with open_journal(state.journal) as journal:
         for spec, pve, node, found in _look(specs, reach, around=site):
             vm = recall(found, journal.started_with(spec.host))
-            unfinished = {step.key for step in journal.left(spec.host)}
-            plans[spec.host] = plan_vm(spec, pve.spec, node, vm, site, unfinished=unfinished)
+            owner = holder(state.lock(spec.host))
+            unfinished = frozenset[str]() if owner else journal.unfinished(spec.host)
+            plan = plan_vm(spec, pve.spec, node, vm, site, unfinished=unfinished)
+            plans[spec.host] = _beside(plan, owner) if owner else plan
     return [plans[spec.host] for spec in specs]
+
+
+def _beside(plan: Plan, owner: Owner) -> Plan:
+    """The plan with a word on the run that works on its VM at this moment."""
+    message = f"{plan.subject} is being worked on: {who(owner, time.time())}"
+    hint = "what the plan lists may be under way already; `vi-ops status` shows when that run has ended"
+    finding = Finding("vm-under-way", message, hint, blocks=False)
+    return replace(plan, findings=(*plan.findings, finding))
 
 
 def survey(specs: Sequence[VmSpec], state: SiteState, reach: Reach) -> list[VmState]:

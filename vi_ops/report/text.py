@@ -46,13 +46,17 @@ class Page:
         """Add a paragraph; lines after the first are indented by `hang`, else by the prefix's length."""
         indent = len(prefix) if hang is None else hang
         room = max(self.width - max(indent, len(prefix)), 20)
-        for number, line in enumerate(_wrap(text, room)):
+        for number, line in enumerate(wrap(text, room)):
             lead = prefix if number == 0 else " " * indent
             self.lines.append(Text.assemble((lead, prefix_style), (line, style)))
 
     def gap(self) -> None:
         """Add an empty line."""
         self.lines.append(Text())
+
+    def add_line(self, text: str, style: str = "") -> None:
+        """Add a line as it is, without blanks at its end."""
+        self.lines.append(Text(text.rstrip(), style))
 
     def head(self, text: str) -> None:
         """Add a heading, with an empty line before it unless it is the first line."""
@@ -65,8 +69,8 @@ class Page:
         console.print(Text("\n").join(self.lines), soft_wrap=True)
 
 
-def _wrap(text: str, room: int) -> list[str]:
-    """Wrap at blanks, but not inside `a command`; a property string may also break after a comma."""
+def wrap(text: str, room: int) -> list[str]:
+    """A text's lines: it breaks at blanks, not inside `a command`, and in a property string after commas."""
     text = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\xa0"), printable(text))
     text = re.sub(r"(?<=\S,)(?=\S)", "\v", text)
     lines = textwrap.wrap(
