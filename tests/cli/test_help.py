@@ -44,6 +44,16 @@ def test_help_fits_80_columns_and_breaks_at_blanks(words: tuple[str, ...]) -> No
 
 
 @PAGES
+def test_values_go_by_their_own_names_and_not_by_types(words: tuple[str, ...]) -> None:
+    assert not re.search(r"<[a-z|]|list\[|<=x|x<=|x>=|\b(TEXT|INTEGER|FLOAT|PATH)\b", page(words))
+
+
+def test_i_names_what_holds_without_it() -> None:
+    text = " ".join(page(("vi-ops",)).split())
+    assert "else VI_OPS_INVENTORY, else ./inventory" in text
+
+
+@PAGES
 def test_examples_are_there_and_parse(words: tuple[str, ...]) -> None:
     text = examples(words)
     found = list(commands_in(text))

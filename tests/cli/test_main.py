@@ -66,6 +66,30 @@ def test_exit_codes_and_errors(
     assert record["error"]["code"] == name
 
 
+@pytest.mark.parametrize(
+    ("words", "says", "hint"),
+    [
+        ("init --from foo", "invalid value for '--from': 'foo' is not one of 'example', 'lab'", "--help"),
+        ("node roles --release 7", "invalid value for '--release': expected at least 8", "--help"),
+        ("lab up --port x", "invalid value for '--port': expected a whole number", "--help"),
+        ("status -i lab", "no such option: -i", "`vi-ops -i DIR status`"),
+        ("node roles --inventory lab", "no such option: --inventory", "`vi-ops -i DIR node roles`"),
+        ("ssh vm106 uptime -p", "no such option: -p", "two dashes: `vi-ops ssh VM -- COMMAND`"),
+        ("ssh vm106 -i lab", "no such option: -i", "-i goes right behind `vi-ops`"),
+        ("explain image-mising", "did you mean 'image-missing'?", "--help"),
+        ("explain nonsense", "`vi-ops explain` lists all codes", "--help"),
+    ],
+)
+def test_usage_errors_say_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, says: str, hint: str
+) -> None:
+    assert end(monkeypatch, *words.split()) == 2
+    told, _, advice = capsys.readouterr().err.partition("\n  hint: ")
+    assert says in told
+    assert hint in advice
+    assert "Input" not in told
+
+
 def test_what_root_types_first_needs_no_inventory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +117,17 @@ def test_interrupts_and_bugs(
     if code == 3:
         assert err.startswith("error [bug]: ValueError: odd")
         Path(err.split("report written to ")[1].strip()).unlink()
+
+
+def test_debug_shows_the_traceback_and_keeps_the_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VI_OPS_DEBUG", "")  # the option sets it: taken back at the end
+    assert end(monkeypatch, "--debug", "-i", "/nowhere", "plan", "vm106") == 4
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.splitlines()[-2].startswith("error [inventory-missing]: ")
+    assert "hint: " in err.splitlines()[-1]
 
 
 def test_without_words_the_help_is_shown(

@@ -38,7 +38,7 @@ def explain(
     if code is not None and code not in codes:
         from difflib import get_close_matches
 
-        near = get_close_matches(code, codes, n=1)
+        near = get_close_matches(code, codes, n=1, cutoff=0.75)
         hint = f"did you mean {near[0]!r}?" if near else "`vi-ops explain` lists all codes"
         raise typer.BadParameter(f"no code is named {code!r}; {hint}", param_hint="CODE")
     chosen = [codes[code]] if code else sorted(codes.values(), key=lambda entry: entry.name)

@@ -43,6 +43,7 @@ def ssh(
     Examples:
       vi-ops ssh vm106
       vi-ops ssh vm106 -- journalctl -b -p err
+      vi-ops ssh vm106 -- sh -c 'dmesg | tail -3'
     """
     from vi_ops.cli.reach import open_reach
     from vi_ops.execute.guest import Guest, vouch

@@ -32,7 +32,9 @@ class Shipped(StrEnum):
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")] = Path("inventory"),
-    source: Annotated[Shipped | None, typer.Option("--from", help="Copy what comes with vi-ops.")] = None,
+    source: Annotated[
+        Shipped | None, typer.Option("--from", metavar="example|lab", help="Copy what comes with vi-ops.")
+    ] = None,
     url: Annotated[str | None, typer.Option(metavar="URL", help="The node's API, https://host:8006.")] = None,
     token: Annotated[str | None, typer.Option(metavar="ID", help="API token, user@realm!name.")] = None,
     secret_file: Annotated[

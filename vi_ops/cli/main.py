@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from vi_ops import __version__
 from vi_ops.cli import doctor, explain, init, schema, vm
 from vi_ops.cli.later import LaterGroup
+from vi_ops.cli.plain import hide_types, in_our_words
 from vi_ops.cli.say import say_error
 from vi_ops.errors import ViOpsError
 
@@ -49,6 +50,7 @@ class Commands(TyperGroup):
             self.add_command(LaterGroup(name, summary))
 
 
+hide_types()
 app = typer.Typer(
     name="vi-ops",
     cls=Commands,
@@ -74,7 +76,12 @@ def _version(asked: bool) -> None:
 def root(
     inventory: Annotated[
         Path | None,
-        typer.Option("-i", "--inventory", metavar="DIR", help="The site: an Ansible inventory folder."),
+        typer.Option(
+            "-i",
+            "--inventory",
+            metavar="DIR",
+            help="The site: an Ansible inventory folder; else VI_OPS_INVENTORY, else ./inventory.",
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -87,6 +94,7 @@ def root(
     Examples:
       vi-ops plan vm106        # what would change, why, and when it takes effect
       vi-ops provision vm106   # make it so; a second run changes nothing
+      vi-ops -i my-site plan --all
       vi-ops lab up            # a Proxmox node without Proxmox, to try this on
     """
     if inventory is not None:
@@ -103,8 +111,7 @@ def main() -> NoReturn:
             raise KeyboardInterrupt  # Typer made an exit code of it
         sys.exit(code)
     except ViOpsError as error:
-        if os.environ.get("VI_OPS_DEBUG"):
-            raise
+        _show_trace(error)
         say_error(error.code, error.message, error.hint)
         sys.exit(error.exit_code)
     except _UsageError as error:
@@ -121,8 +128,7 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(os.EX_OK)
     except Exception as error:
-        if os.environ.get("VI_OPS_DEBUG"):
-            raise
+        _show_trace(error)
         if isinstance(error, OSError) and error.errno in _FILE_TROUBLE and error.filename:
             say_error(
                 "file-refused", f"{error.filename}: {error.strerror}", "check path, owner and free space"
@@ -134,6 +140,14 @@ def main() -> NoReturn:
         sys.exit(3)
 
 
+def _show_trace(error: Exception) -> None:
+    """With `--debug`: where it comes from. The message and the exit code stay what they are."""
+    if os.environ.get("VI_OPS_DEBUG"):
+        import traceback
+
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+
+
 def _say_usage(error: Any) -> int:
     """What is wrong with the command line; without any words on it, the help. The exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -141,6 +155,16 @@ def _say_usage(error: Any) -> int:
     else:
         words = str(error.format_message()).rstrip(".")
         path = error.ctx.command_path if getattr(error, "ctx", None) else "vi-ops"
-        hint = f"`{path} --help` shows options and examples"
-        say_error("usage", words[:1].lower() + words[1:], hint)
+        hint = _where_it_goes(getattr(error, "option_name", ""), path)
+        say_error("usage", in_our_words(words), hint or f"`{path} --help` shows options and examples")
     return int(error.exit_code)
+
+
+def _where_it_goes(option: str, path: str) -> str | None:
+    """What to do about an option that the command does not know, but another place does."""
+    own = "-i goes right behind `vi-ops`, before the command"
+    is_ours = option in {"-i", "--inventory"}
+    if path == "vi-ops ssh":
+        guests = "options of the guest's command go behind two dashes: `vi-ops ssh VM -- COMMAND`"
+        return f"{guests}; {own}" if is_ours else guests
+    return f"{own}: `vi-ops -i DIR {path.removeprefix('vi-ops ')}`" if is_ours else None

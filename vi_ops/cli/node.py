@@ -63,7 +63,7 @@ def roles(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NODE]",
+            metavar="NODE",
             autocompletion=node_names,
             help="The node's inventory name; left out, no inventory is needed.",
         ),

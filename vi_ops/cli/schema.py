@@ -17,7 +17,8 @@ class Subject(StrEnum):
 
 def schema(
     subject: Annotated[
-        Subject | None, typer.Argument(metavar="KIND", help="Whose host_vars file; both when left out.")
+        Subject | None,
+        typer.Argument(metavar="KIND", help="node or vm: whose host_vars file; both when left out."),
     ] = None,
 ) -> None:
     """Print the JSON Schema of host_vars files, for editors.

@@ -54,14 +54,18 @@ def _translate(detail: ErrorDetails, model: type[Spec], host: HostVars) -> SpecF
     if "-" in kind:
         shown = got if kind == "spec-invalid" else ""
         return SpecFinding(kind, host.name, path, detail["msg"] + shown)
-    expected = _EXPECTED.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
-    return SpecFinding("spec-invalid", host.name, path, expected + got)
+    ours = _EXPECTED.get(kind)
+    expected = ours.format(**context) if ours else detail["msg"].replace("Input should be", "expected")
+    return SpecFinding("spec-invalid", host.name, path, expected[:1].lower() + expected[1:] + got)
 
 
 _EXPECTED: Final = {
     "int_type": "expected a whole number",
     "int_parsing": "expected a whole number",
     "int_from_float": "expected a whole number",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than_equal": "expected at most {le}",
+    "string_too_long": "expected at most {max_length} characters",
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
     "string_type": "expected a text (put it in quotes)",
