@@ -81,7 +81,7 @@ def test_an_address_reaches_the_guest_at_its_next_start_and_is_told_until_then(h
     here.edit("vm106", OLD, NEW)
     ran = vi_ops("provision", "vm106")
     assert ran.code == 0, ran.err
-    assert "vm106: not ready before its next start (1 write" in ran.out
+    assert "vm106: not ready before its next start (1 change," in ran.out
     assert f"has {OLD}, and gets {NEW} at its next start" in ran.out
     assert "waits for a power cycle: ipconfig0: the guest reads it at the next start" in ran.out
     assert HOW in ran.out
@@ -149,7 +149,7 @@ def test_what_does_not_cut_the_guest_off_is_looked_at_to_the_end(here: Scene, ol
     here.edit("vm106", old, new)
     ran = vi_ops("provision", "vm106")
     assert ran.code == 0, ran.err
-    assert "vm106: ready (1 write" in ran.out
+    assert "vm106: ready (1 change and the base playbook" in ran.out
     assert HOW in ran.out
     assert len(waiting()) == 1
     assert vi_ops("plan", "vm106", "--detect").code == 0
@@ -180,7 +180,7 @@ def test_back_to_what_the_guest_was_started_with_and_nothing_waits(here: Scene) 
     here.edit("vm106", NEW, OLD)
     back = vi_ops("provision", "vm106")
     assert back.code == 0, back.err
-    assert "vm106: ready (1 write" in back.out
+    assert "vm106: ready (1 change and the base playbook" in back.out
     assert "waits" not in back.out
     assert waiting() == []
 

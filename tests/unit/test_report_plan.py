@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.plan_ground import CASES, load_yaml, plan_of, spec_of, vm_of
 from vi_ops.plan.destroy import plan_destroy
-from vi_ops.plan.step import Plan
+from vi_ops.plan.step import Plan, Step, WaitUntil
 from vi_ops.report.jsonl import plan_records, print_plan
 from vi_ops.report.plan import closing_line, outcome_of, show_plan, show_plans
 from vi_ops.report.table import print_table
@@ -139,7 +139,13 @@ def test_many_plans_begin_with_a_table_and_details_follow_where_there_are_any() 
     [
         (PLANS["unchanged"], "nothing to do: vm106 is as described", "nothing to do"),
         (PLANS["change"], "2 changes, 4 wait for a power cycle", "2 changes"),
-        (PLANS["create"], "4 changes", "4 changes"),
+        (PLANS["create"], "3 changes and the base playbook", "3 changes"),
+        (
+            plan_of({"vm": {}, "unfinished": ["vm106/base"]}),
+            "the base playbook",
+            "the base playbook",
+        ),
+        (Plan("vm1", steps=(Step("w", WaitUntil("ssh", 1), "x"),)), "only waiting", "only waiting"),
         (PLANS["destroy"], "2 changes, 4 lost for good", "2 changes"),
         (
             Plan("vm1", waiting=("a",)),

@@ -111,5 +111,9 @@ class Plan:
 
     @property
     def changes(self) -> tuple[Step, ...]:
-        """The steps that write: everything but waiting."""
-        return tuple(step for step in self.steps if not isinstance(step.do, WaitUntil))
+        """The steps that write on the node. Playbooks, which mostly find everything right, are none."""
+        return tuple(step for step in self.steps if isinstance(step.do, PveCall))
+
+    @property
+    def playbooks(self) -> tuple[str, ...]:
+        return tuple(step.do.name for step in self.steps if isinstance(step.do, Playbook))

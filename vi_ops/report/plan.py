@@ -52,7 +52,14 @@ def outcome_of(plan: Plan) -> str:
     """A plan in two words: `blocked`, `nothing to do`, `3 changes`."""
     if plan.is_blocked:
         return "blocked"
-    return count(len(plan.changes), "change") if plan.steps else "nothing to do"
+    return done_words(plan, with_playbooks=not plan.changes)
+
+
+def done_words(plan: Plan, *, with_playbooks: bool = True) -> str:
+    """What a plan does, before it is carried out or after: `3 changes and the base playbook`."""
+    words = [count(len(plan.changes), "change")] if plan.changes else []
+    words += [f"the {name} playbook" for name in plan.playbooks if with_playbooks]
+    return " and ".join(words) or ("only waiting" if plan.steps else "nothing to do")
 
 
 def closing_line(plan: Plan) -> str:
@@ -61,7 +68,7 @@ def closing_line(plan: Plan) -> str:
     if plan.is_blocked:
         blocking = sum(finding.blocks for finding in plan.findings)
         return f"blocked by {count(blocking, 'finding')}: nothing will be written"
-    parts = [count(len(plan.changes), "change")] if plan.steps else []
+    parts = [done_words(plan)] if plan.steps else []
     parts += [waits] if plan.waiting else []
     parts += [f"{len(plan.losses)} lost for good"] if plan.losses else []
     parts += [count(len(plan.findings), "finding")] if plan.findings else []
