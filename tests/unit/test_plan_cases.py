@@ -5,7 +5,7 @@ A case changes the ground in site.yml (`spec`, `node_spec`, `node`, `vm`, `other
 for none). It expects, exactly: `steps` (keys without the VM's name; `ready` stands for all waits and the base
 playbook), `blocked` and `told` (codes of findings), `changes` (key: [before, after, effect]); `waiting`,
 `later` (one text for each sentence, found in it); as far as named: `params` by step, `unchanged`,
-`not_unchanged`, `says`.
+`not_unchanged`, `says`, `says_not` (findings and hints).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def test_case(case: Case) -> None:
     said = "\n".join(f"{one.message}\n{one.hint}" for one in plan.findings)
     for words in expect.get("says", []):
         assert words in said
+    for words in expect.get("says_not", []):
+        assert words not in said
     if not plan.steps and not plan.findings:
         assert plan.unchanged, "a plan that does nothing says why"
 

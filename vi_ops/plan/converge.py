@@ -9,7 +9,14 @@ from vi_ops.facts.node import NodeFacts
 from vi_ops.facts.vm import VmFacts
 from vi_ops.plan import cloud_init
 from vi_ops.plan.disk import disks_of, resize_step, shrink_refused, system_disk_of
-from vi_ops.plan.node_check import check_bridge, check_disk_storage, check_image, check_room, check_threads
+from vi_ops.plan.node_check import (
+    check_bridge,
+    check_disk_storage,
+    check_image,
+    check_known,
+    check_room,
+    check_threads,
+)
 from vi_ops.plan.ready import ready_steps, start_step
 from vi_ops.plan.sentences import unchanged, waiting
 from vi_ops.plan.step import Change, Effect, Finding, Param, Plan, PveCall, Step
@@ -56,7 +63,7 @@ def converge_vm(
         steps += [start_step(spec, vm.node, why), *ready_steps(spec, why)]
     elif is_unfinished:
         steps += ready_steps(spec, "an earlier run ended before the guest was ready")
-    findings = [*_disk_findings(spec, vm), *_fixed(spec, vm), *_stalled(vm)]
+    findings = [*_disk_findings(spec, vm), *check_known(spec), *_fixed(spec, vm), *_stalled(vm)]
     findings += _checks(spec, node_spec, node, vm, {change.key for change in told})
     if vm.lock and any(isinstance(step.do, PveCall) for step in steps):
         findings.append(_locked(vm))

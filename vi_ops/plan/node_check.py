@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from vi_ops.facts.node import NodeFacts, StorageFacts
 from vi_ops.plan.step import Finding
 from vi_ops.plan.vm_config import THIN_TYPES, image_volid
+from vi_ops.specs.image import find_image, image_catalogue
 from vi_ops.specs.node import NodeSpec
 from vi_ops.specs.vm import VmSpec
 from vi_ops.units import GIB, format_size
@@ -86,12 +87,30 @@ def check_image(spec: VmSpec, node_spec: NodeSpec, node: NodeFacts) -> Iterator[
         if storage not in node.storages:
             yield Finding("storage-missing", f"{node.name} has no storage {storage!r}", hint=_others(node))
     elif volid not in node.images.get(storage, frozenset()):
-        word = spec.image if ":" not in spec.image else volume.removeprefix("import/")
+        yield Finding("image-missing", f"{node.name} has no image {volid}", hint=_how_to_get(spec, node))
+
+
+def _how_to_get(spec: VmSpec, node: NodeFacts) -> str:
+    storage, is_own, volume = spec.image.partition(":")
+    if is_own:
+        file = volume.removeprefix("import/")
+        return f"put the file {file} on storage {storage} of {node.name} as content type import"
+    hint = f"`vi-ops image fetch {spec.image}` has the node download it"
+    if find_image(spec.image).build is None:
+        return hint
+    return (
+        f"{hint}; one built here with `vi-ops image build` goes there with `vi-ops image push {spec.image}`"
+    )
+
+
+def check_known(spec: VmSpec) -> Iterator[Finding]:
+    """The image's name, of a VM that needs none any more."""
+    if ":" not in spec.image and spec.image not in image_catalogue():
         yield Finding(
-            "image-missing",
-            f"{node.name} has no image {volid}",
-            hint=f"`vi-ops image fetch {word}` has the node download it; an image built here goes there with"
-            f" `vi-ops image push {word}`",
+            "image-unknown",
+            f"no image is called {spec.image!r}: VM {spec.vmid} keeps its disk, but could not be made anew",
+            hint=f"known images: {', '.join(image_catalogue())}",
+            blocks=False,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
@@ -33,6 +34,7 @@ class ImageSpec(Spec):
     build: BuildSpec | None = None
 
 
+@cache
 def image_catalogue() -> Mapping[str, ImageSpec]:
     """Every image by name, in the order of the file."""
     tables = tomllib.loads(files("vi_ops.specs").joinpath("images.toml").read_text("utf-8"))
