@@ -43,8 +43,8 @@ def test_up_is_idempotent_and_down_too(home: Path) -> None:
     assert told("status")["up"] is True
     for name in ("token_file", "root_password_file"):
         assert Path(first[name]).stat().st_mode & 0o777 == 0o600
-    assert told("down") == {"was_up": True, "stopped_guests": []}
-    assert told("down") == {"was_up": False, "stopped_guests": []}
+    assert told("down") == {"was_up": True, "stopped_guests": [], "switched_off": []}
+    assert told("down") == {"was_up": False, "stopped_guests": [], "switched_off": []}
     assert told("status")["up"] is False
     again = told("up")
     assert (again["url"], again["release"]) == (first["url"], "8.4")  # the same lab, the same port
@@ -130,8 +130,20 @@ def test_guest_outlives_the_server(home: Path) -> None:
     assert ask("GET", "/nodes/pve1/qemu/100/status/current")["pid"] == pid
     assert told("down", "--keep-guests")["stopped_guests"] == []
     assert running()
-    assert daemon.down(home, grace_s=0) == [100]
+    assert daemon.down(home, grace_s=0.1) == {100: False}  # it sits in its firmware, deaf
     assert told("status")["guests"] == [{"vmid": 100, "status": "stopped"}]
+
+
+def test_down_says_which_guests_were_switched_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon, "down", lambda where, keep: {101: True, 106: False})
+        assert told("down") == {"was_up": False, "stopped_guests": [101, 106], "switched_off": [106]}
+        lines = runner.invoke(app, ["down"]).stdout.splitlines()
+    assert lines == [
+        "lab was down already",
+        "guests shut down: 101",
+        "guests switched off, as they had not shut down in 60 s: 106",
+    ]
 
 
 def await_true(holds: Callable[[], bool]) -> None:

@@ -131,11 +131,14 @@ def down(
         typer.echo(f"Shutting down guests, {daemon.GUEST_SHUTDOWN_S:.0f} s at most ...", err=True)
     stopped = daemon.down(where, keep_guests)
     if as_json:
-        _print_json({"was_up": was_up, "stopped_guests": stopped})
+        killed = [vmid for vmid, by_itself in stopped.items() if not by_itself]
+        _print_json({"was_up": was_up, "stopped_guests": list(stopped), "switched_off": killed})
         return
     typer.echo("lab is down" if was_up else "lab was down already")
-    if stopped:
-        typer.echo(f"guests shut down: {', '.join(map(str, stopped))}")
+    late = f"guests switched off, as they had not shut down in {daemon.GUEST_SHUTDOWN_S:.0f} s"
+    for words, is_clean in (("guests shut down", True), (late, False)):
+        if some := [str(vmid) for vmid, by_itself in stopped.items() if by_itself is is_clean]:
+            typer.echo(f"{words}: {', '.join(some)}")
 
 
 @app.command("status")

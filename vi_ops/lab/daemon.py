@@ -102,15 +102,16 @@ def up(home: Path, release: str | None = None, port: int | None = None, schema: 
     return started
 
 
-def down(home: Path, keep_guests: bool = False, grace_s: float = GUEST_SHUTDOWN_S) -> list[int]:
-    """Stop the server and, unless they are kept, the guests; gives the vmids of those that were stopped.
+def down(home: Path, keep_guests: bool = False, grace_s: float = GUEST_SHUTDOWN_S) -> dict[int, bool]:
+    """Stop the server and, unless they are kept, the guests.
 
-    Guests have `grace_s` seconds to shut down, then they are switched off.
+    Gives the vmids of those that ran, and whether each shut down by itself. Guests have `grace_s` seconds
+    for that, then they are switched off.
     """
     node = _node(home)
     if node is None:
-        return []
-    stopped = [] if keep_guests else asyncio.run(_stop_guests(node, grace_s))
+        return {}
+    stopped = {} if keep_guests else asyncio.run(_stop_guests(node, grace_s))
     pid = _pid(home)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -196,13 +197,24 @@ def _await_end(home: Path, pid: int) -> None:
     raise LockHeld("lab-stop-failed", f"the lab's server (pid {pid}) does not end", hint=f"kill {pid}")
 
 
-async def _stop_guests(node: Node, grace_s: float) -> list[int]:
+async def _stop_guests(node: Node, grace_s: float) -> dict[int, bool]:
     running = [vmid for vmid in node.vmids() if await guest.is_running(node, vmid)]
+    return dict(
+        zip(running, await asyncio.gather(*(_stop(node, vmid, grace_s) for vmid in running)), strict=True)
+    )
+
+
+async def _stop(node: Node, vmid: int, grace_s: float) -> bool:
+    """Whether the guest shut down by itself in time."""
     if grace_s > 0:
-        await asyncio.gather(*(guest.shutdown(node, vmid, grace_s, force=True) for vmid in running))
-    else:
-        await asyncio.gather(*(guest.stop(node, vmid) for vmid in running))
-    return running
+        try:
+            await guest.shutdown(node, vmid, grace_s)
+        except guest.GuestError:
+            pass
+        else:
+            return True
+    await guest.stop(node, vmid)
+    return False
 
 
 def _last_line(file: Path) -> str:
