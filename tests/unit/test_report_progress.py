@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 
 import pytest
 
+from vi_ops.report import progress as report
 from vi_ops.report.progress import JsonProgressOf, Progress, ProgressOf
 from vi_ops.report.text import console_on
 
@@ -51,7 +53,6 @@ def test_plain_lines_off_a_terminal(clock: HandWound) -> None:
         ".. vm106: Ensure VM 106 exists",
         "   vm106: create full disk scsi0",
         "ok vm106: Ensure VM 106 exists (2.5 s, done)",
-        ".. vm106: Wait until the guest agent answers (at most 5 min)",
         "!! vm106: Wait until the guest agent answers (at most 5 min) (5 min, stage agent: not reached)",
     ]
 
@@ -82,12 +83,49 @@ def test_runs_share_a_screen_and_keep_their_notes_apart(clock: HandWound) -> Non
         two.note("a")
         two.stop()
         one.stop()
-    assert stream.getvalue().splitlines()[2:] == [
+    assert stream.getvalue().splitlines() == [
+        ".. vm106: first",
         "   vm106: a",
+        ".. vm107: second",
         "   vm107: a",
         "ok vm107: second (20 s)",
         "ok vm106: first (20 s)",
     ]
+
+
+def test_a_step_that_takes_its_time_is_told_before_its_end(
+    clock: HandWound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(report, "_AT_ONCE_S", 0.05)
+    with Progress(console_on(stream), clock) as progress:
+        listener = progress.of("vm106")
+        listener.start("at once")
+        listener.stop()
+        listener.start("slow")
+        deadline = time.monotonic() + 5
+        while ".. vm106: slow" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        listener.stop()
+    assert stream.getvalue().splitlines() == [
+        "ok vm106: at once (0 s)",
+        ".. vm106: slow",
+        "ok vm106: slow (0 s)",
+    ]
+
+
+def test_what_is_done_wraps_at_words_on_a_terminal(clock: HandWound) -> None:
+    stream = Terminal()
+    key = "SHA256:4Nf9Wyv3ZQ0XzVqNL2f4tHqMyYc0m1mJm0ZrQyQh8mE"
+    with Progress(console_on(stream, width=60, colour=True), clock) as progress:
+        listener = progress.of("vm106")
+        listener.start("Wait until SSH answers with the inventory's key (at most 2 min)")
+        listener.stop(f"smith@127.0.0.1:22106, host key {key}, vouched for by the agent")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.startswith(("ok ", "   "))]
+    assert max(map(len, lines)) <= 60
+    assert len(lines) >= 3
+    assert any(key in line for line in lines)
 
 
 def test_a_note_without_a_step_is_told(clock: HandWound) -> None:

@@ -14,12 +14,15 @@ from rich.live import Live
 from rich.text import Text
 
 from vi_ops.report.jsonl import print_record
-from vi_ops.report.text import duration, printable
+from vi_ops.report.text import Page, duration, printable
 
 _DOTS: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _LINES: Final = "-\\|/"
 # A note that has less room than this says nothing.
 _LEAST_NOTE: Final = 12
+_HANG: Final = 3
+# Off a terminal, a step that takes no longer than this has one line, that of its end.
+_AT_ONCE_S: Final = 0.5
 
 
 @dataclass
@@ -29,13 +32,16 @@ class _Active:
     title: str
     started_s: float
     note: str = ""
+    is_told: bool = False
+    timer: threading.Timer | None = None
 
 
 class Progress:
     """The screen of one or several runs: `of` gives each run its listener; threads may share the screen.
 
     On a terminal what is under way is shown with a spinner and the time it has taken; elsewhere each step
-    prints a line when it begins, one when it ends, and one for each new note. `clock` gives seconds.
+    prints a line when it ends, one for each new note, and one when it has begun, unless it ends at once.
+    `clock` gives seconds.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,10 +73,20 @@ class Progress:
 
     def start(self, subject: str, title: str) -> None:
         """A step of `subject` begins; the one before it is over."""
+        active = _Active(title, self._clock())
         with self._lock:
-            self._active[subject] = _Active(title, self._clock())
+            self._active[subject] = active
         if not self._live:
-            self._print("..", "dim", subject, title)
+            active.timer = threading.Timer(_AT_ONCE_S, self._tell_begun, (subject, active))
+            active.timer.daemon = True
+            active.timer.start()
+
+    def _tell_begun(self, subject: str, active: _Active) -> None:
+        with self._lock:
+            if active.is_told or self._active.get(subject) is not active:
+                return
+            active.is_told = True
+            self._print("..", "dim", subject, active.title)
 
     def note(self, subject: str, text: str) -> None:
         """What is waited for, how far it is, or a line of the node's log. The same note twice is one.
@@ -84,6 +100,8 @@ class Progress:
                 return
             if active:
                 active.note = text
+        if active and not self._live:
+            self._tell_begun(subject, active)
         if active is None or not self._live:
             self._print("  ", "", subject, text)
 
@@ -93,15 +111,19 @@ class Progress:
             active = self._active.pop(subject, None)
         if active is None:
             return
+        if active.timer:
+            active.timer.cancel()
         rest = ", ".join(filter(None, (duration(self._clock() - active.started_s), text)))
         self._print(mark, style, subject, active.title, rest)
 
     def _print(self, mark: str, style: str, subject: str, words: str, rest: str = "") -> None:
-        tail = f" ({rest})" if rest else ""
-        self._console.print(
-            Text.assemble((mark, style), f" {subject}: {words}", (tail, "dim")),
-            soft_wrap=not self._console.is_terminal,  # in a log, a line is a line
-        )
+        text = f"{subject}: {words}" + (f" ({rest})" if rest else "")
+        if self._console.is_terminal:
+            page = Page(self._console.width)
+            page.add(text, prefix=f"{mark} ", prefix_style=style, hang=_HANG)
+            page.show(self._console)
+        else:  # in a log, a line is a line
+            self._console.print(Text(f"{mark} {text}"), soft_wrap=True)
 
     @property
     def width(self) -> int:
@@ -195,4 +217,7 @@ def _cut(text: str, room: int) -> str:
     """A text that fits, or nothing where a cut one would say too little."""
     if len(text) <= room:
         return text
-    return f"{text[: room - 3]}..." if room >= _LEAST_NOTE else ""
+    if room < _LEAST_NOTE:
+        return ""
+    kept, _, _ = text[: room - 2].rpartition(" ")
+    return f"{kept or text[: room - 3]}..."
