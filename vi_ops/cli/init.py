@@ -128,4 +128,5 @@ def _finish(folder: Path, files: Mapping[str, str], as_json: bool, site: SiteFac
     for vmid in site.unreadable if site else ():
         typer.echo(f"VM {vmid} was left out: the login may not read its config (VM.Audit)", err=True)
     if folder.resolve() != Path("inventory").resolve():
-        typer.echo(f"vi-ops looks in ./inventory: use -i {folder}, or set VI_OPS_INVENTORY", err=True)
+        way = f"`vi-ops -i {folder} COMMAND`, or set VI_OPS_INVENTORY"
+        typer.echo(f"vi-ops looks in ./inventory; for this one: {way}", err=True)
