@@ -79,7 +79,7 @@ def test_several_at_once_share_the_screen(scene: Scene) -> None:
 
 
 def test_one_that_fails_does_not_stop_the_other(scene: Scene) -> None:
-    scene.edit("vm101", "size: 1 GiB", "size: 900 TiB")
+    scene.edit("vm101", "size: 2 GiB", "size: 900 TiB")
     ran = run("provision", "vm106", "vm101")
     assert ran.exit_code == 6, ran.output
     assert "vm106: ready" in ran.stdout

@@ -22,7 +22,7 @@ SPEC = spec_of(
         "name": "vm106",
         "user": {"name": "smith"},
         "memory": "512 MiB",
-        "disk": {"storage": "local", "size": "1 GiB"},
+        "disk": {"storage": "local", "size": "2 GiB"},
     }
 )
 VM = [*seed.VM_PRIVILEGES]

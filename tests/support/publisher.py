@@ -42,6 +42,7 @@ class Publisher:
             checksums_url=f"{base}/SHA256SUMS",
             algorithm="sha256",
             file="ubuntu-24.04.qcow2",
+            least_disk="2 GiB",
         )
 
 

@@ -38,7 +38,7 @@ vm:
   image: debian-13
   firmware: seabios
   memory: 1 GiB
-  disk: {{storage: local, size: 1 GiB}}
+  disk: {{storage: local, size: 2 GiB}}
   network: {{address: 192.168.1.{vmid}/24, gateway: 192.168.1.1}}
   user: {{name: smith, ssh_keys: auto}}
 ansible_port: {port}

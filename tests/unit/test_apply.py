@@ -134,6 +134,13 @@ def test_a_failed_task_stops_everything_and_says_where(scene: Scene) -> None:
     assert scene.told.events[-1][0] == "fail"
 
 
+def test_a_disk_that_came_larger_than_it_should_be_leaves_a_way_on(scene: Scene) -> None:
+    scene.node.endings[START.path] = "shrinking disks is not supported"
+    with pytest.raises(StepFailed) as caught:
+        apply_plan(PLAN, scene.work)
+    assert "state at least that, and `vi-ops provision VM` goes on" in str(caught.value.hint)
+
+
 def test_an_interrupt_before_a_step_begins_it_not(scene: Scene) -> None:
     scene.node.on_write = lambda call: stop.set()
     stop = threading.Event()

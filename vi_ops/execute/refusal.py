@@ -117,6 +117,15 @@ _MEANINGS: Final = tuple(
             ),
         ),
         (
+            r"shrinking disks is not supported",
+            Meaning(
+                "vm-disk-shrink",
+                StepFailed,
+                "the disk is larger than disk.size; just imported, it is as large as the one in its image:"
+                " `vi-ops plan VM` names its size, state at least that, and `vi-ops provision VM` goes on",
+            ),
+        ),
+        (
             r"No space left on device|not enough space|out of space|insufficient free space",
             Meaning("pve-storage-full", StepFailed, "free space on the storage, or choose another one"),
         ),

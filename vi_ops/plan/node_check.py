@@ -73,7 +73,8 @@ def check_room(storage: StorageFacts, more_bytes: int) -> Iterator[Finding]:
 
 
 def check_image(spec: VmSpec, node_spec: NodeSpec, node: NodeFacts) -> Iterator[Finding]:
-    """The image as a volume that the node can import."""
+    """The image as a volume that the node can import, onto a disk that is large enough for it."""
+    yield from _check_size(spec)
     volid = image_volid(spec, node_spec)
     storage, _, volume = volid.partition(":")
     if not volume.startswith("import/"):
@@ -88,6 +89,18 @@ def check_image(spec: VmSpec, node_spec: NodeSpec, node: NodeFacts) -> Iterator[
             yield Finding("storage-missing", f"{node.name} has no storage {storage!r}", hint=_others(node))
     elif volid not in node.images.get(storage, frozenset()):
         yield Finding("image-missing", f"{node.name} has no image {volid}", hint=_how_to_get(spec, node))
+
+
+def _check_size(spec: VmSpec) -> Iterator[Finding]:
+    """Of an image of one's own nothing is known: there the node refuses the resize, after the import."""
+    least = 0 if ":" in spec.image else find_image(spec.image).least_disk
+    if spec.disk.size < least:
+        yield Finding(
+            "disk-below-image",
+            f"the disk in {spec.image} has at least {format_size(least)}, the inventory says"
+            f" {format_size(spec.disk.size)}; a disk is never shrunk",
+            hint=f"set disk.size to '{format_size(least)}' or more",
+        )
 
 
 def _how_to_get(spec: VmSpec, node: NodeFacts) -> str:

@@ -23,7 +23,10 @@ class BuildSpec(Spec):
 
 
 class ImageSpec(Spec):
-    """One cloud image. `file` is its name in a Proxmox storage with content `import`."""
+    """One cloud image. `file` is its name in a Proxmox storage with content `import`.
+
+    The disk in it has at least `least_disk` (bytes).
+    """
 
     name: str
     title: str
@@ -31,6 +34,7 @@ class ImageSpec(Spec):
     checksums_url: Annotated[str, Field(pattern="^https://")]
     algorithm: Literal["sha256", "sha512"]
     file: Annotated[str, Field(pattern=r"^[a-z0-9.-]+\.(qcow2|raw|vmdk)$")]
+    least_disk: SizeBytes
     build: BuildSpec | None = None
 
 
