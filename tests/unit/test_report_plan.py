@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.plan_ground import CASES, load_yaml, plan_of, spec_of, vm_of
 from vi_ops.plan.destroy import plan_destroy
-from vi_ops.plan.step import Plan, Step, WaitUntil
+from vi_ops.plan.step import Plan
 from vi_ops.report.jsonl import plan_records, print_plan
 from vi_ops.report.plan import closing_line, outcome_of, show_plan, show_plans
 from vi_ops.report.table import print_table
@@ -145,7 +145,6 @@ def test_many_plans_begin_with_a_table_and_details_follow_where_there_are_any() 
             "the base playbook",
             "the base playbook",
         ),
-        (Plan("vm1", steps=(Step("w", WaitUntil("ssh", 1), "x"),)), "only waiting", "only waiting"),
         (PLANS["destroy"], "2 changes, 4 lost for good", "2 changes"),
         (
             Plan("vm1", waiting=("a",)),

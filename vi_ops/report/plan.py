@@ -59,7 +59,7 @@ def done_words(plan: Plan, *, with_playbooks: bool = True) -> str:
     """What a plan does, before it is carried out or after: `3 changes and the base playbook`."""
     words = [count(len(plan.changes), "change")] if plan.changes else []
     words += [f"the {name} playbook" for name in plan.playbooks if with_playbooks]
-    return " and ".join(words) or ("only waiting" if plan.steps else "nothing to do")
+    return " and ".join(words) or "nothing to do"
 
 
 def closing_line(plan: Plan) -> str:
