@@ -184,6 +184,15 @@ def test_a_secret_that_cannot_be_read(source: dict[str, Any], code: str) -> None
     assert "hunter2" not in str(caught.value)
 
 
+def test_an_absent_secret_of_a_node_on_this_machine_may_be_a_lab_that_is_down(
+    fake: FakePve, tmp_path: Path
+) -> None:
+    spec = node_spec(fake, secret={"file": str(tmp_path / "absent")})
+    with pytest.raises(SpecError) as caught:
+        connect(spec, state_dir=tmp_path)
+    assert "vi-ops lab up" in str(caught.value.hint)
+
+
 def test_the_secret_is_in_no_representation(fake: FakePve, tmp_path: Path) -> None:
     with connect(node_spec(fake, ca_file=str(tmp_path / "node.pem")), state_dir=tmp_path) as api:
         assert SECRET not in repr(vars(api)) + repr(vars(api._session)["_login"])

@@ -227,11 +227,10 @@ class Pve:
 
     def _give_up(self, call: PveCall, failure: NoAnswer) -> NoReturn:
         where = f"{self.spec.host} at {self.spec.api.url}"
-        is_here = "//127.0.0.1" in self.spec.api.url or "//localhost" in self.spec.api.url
         raise Unreachable(
             "pve-unreachable",
             f"{call.method} {call.path}: no answer from {where}: {failure.words}",
-            hint=_LAB_DOWN if is_here else _NODE_DOWN,
+            hint=_LAB_DOWN if _is_here(self.spec.api.url) else _NODE_DOWN,
         ) from failure
 
 
@@ -246,7 +245,7 @@ def connect(spec: NodeSpec, *, state_dir: Path, confirm: Callable[[str], bool] |
     login: Token | Password
     owner = f"{spec.host}: api.secret"
     if api.token is not None:
-        secret = read_secret(api.secret, owner)
+        secret = read_secret(api.secret, owner, absent=_LAB_DOWN if _is_here(api.url) else None)
         if not secret.isascii():
             raise SpecError("secret-malformed", f"{owner}: a token's secret is plain ASCII, a UUID")
         login = Token(api.token, secret.removeprefix(f"{api.token}="))
@@ -254,6 +253,10 @@ def connect(spec: NodeSpec, *, state_dir: Path, confirm: Callable[[str], bool] |
         login = Password(str(api.user), read_secret(api.secret, owner))
     trust = establish_trust(api, spec.host, state_dir, confirm)
     return Pve(spec, PveSession(api.url.rstrip("/") + "/api2/json", trust, login))
+
+
+def _is_here(url: str) -> bool:
+    return "//127.0.0.1" in url or "//localhost" in url
 
 
 def sendable(params: Mapping[str, Any]) -> dict[str, Any]:

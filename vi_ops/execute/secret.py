@@ -14,8 +14,8 @@ from vi_ops.specs.node import SecretSpec
 COMMAND_DEADLINE_S: Final = 30
 
 
-def read_secret(spec: SecretSpec, owner: str) -> str:
-    """The secret, without surrounding blanks. `owner` says whose it is, for messages.
+def read_secret(spec: SecretSpec, owner: str, *, absent: str | None = None) -> str:
+    """The secret, without surrounding blanks. `owner` says whose it is, `absent` what to do about no file.
 
     Raises SpecError where nothing can be read, and Refused for a file that others may read. The secret is in
     no message.
@@ -23,7 +23,7 @@ def read_secret(spec: SecretSpec, owner: str) -> str:
     if spec.env is not None:
         text = _from_env(spec.env, owner)
     elif spec.file is not None:
-        text = _from_file(Path(spec.file).expanduser(), owner)
+        text = _from_file(Path(spec.file).expanduser(), owner, absent)
     elif spec.command is not None:
         text = _from_command(spec.command, owner)
     else:
@@ -43,7 +43,7 @@ def _from_env(name: str, owner: str) -> str:
     return value
 
 
-def _from_file(path: Path, owner: str) -> str:
+def _from_file(path: Path, owner: str, absent: str | None) -> str:
     try:
         mode = path.stat().st_mode & 0o777
         if mode & 0o077:
@@ -55,7 +55,7 @@ def _from_file(path: Path, owner: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        hint = f"write the secret into it with mode 0600: (umask 077; cat > {path})"
+        hint = absent or f"write the secret into it with mode 0600: (umask 077; cat > {path})"
         raise SpecError("secret-missing", f"{owner}: cannot read {path}: {reason}", hint=hint) from error
 
 
