@@ -39,7 +39,7 @@ MIB = 2**20
 printable = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=20)
 label = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,8}[A-Za-z0-9])?", fullmatch=True)
 address4 = st.integers(1, 254).map(lambda n: f"192.168.1.{n}")
-sizes = st.integers(1024, 20480).map(lambda mib: f"{mib} MiB")
+sizes = st.integers(2048, 20480).map(lambda mib: f"{mib} MiB")  # an image has 2 GiB
 
 
 def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
