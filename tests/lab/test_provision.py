@@ -88,7 +88,8 @@ def test_killed_while_it_waits(site: Site, stage: str) -> None:
 def test_interrupted_in_the_playbook_it_says_how_to_go_on(site: Site) -> None:
     ran = site.end_at("base packages", "provision", "vm106", number=signal.SIGINT, after_s=1)
     assert ran.code == 130, ran.err
-    assert "vm106: interrupted in step vm106/base; the same command again resumes" in ran.err
+    step = "Ensure the base packages and settings"
+    assert f'vm106: interrupted in "{step}"; the same command again resumes' in ran.err
 
 
 def test_the_last_run_finishes_what_all_the_others_began(site: Site) -> None:

@@ -106,7 +106,7 @@ def root(
 def main() -> NoReturn:
     """Run the command line; every failure ends here as a message and an exit code."""
     try:
-        code = app(standalone_mode=False) or os.EX_OK
+        code = app(prog_name="vi-ops", standalone_mode=False) or os.EX_OK
         if code == _INTERRUPTED:
             raise KeyboardInterrupt  # Typer made an exit code of it
         sys.exit(code)
